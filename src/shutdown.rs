@@ -1,0 +1,244 @@
+//! How a process ends, and who owns its tasks.
+//!
+//! ```text
+//!  Running ──first SIGTERM or SIGINT──▶ Draining ──second──▶ Cancelling
+//!     └──────────── a task that must not end, ended ─────────────▲
+//! ```
+//!
+//! *Drain* takes no more work and finishes what is held; *cancel* ends what is
+//! held now. Every task is spawned through [`Tasks`]: its end is awaited, its
+//! panic is logged and ends the role.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_std::channel;
+use async_std::task::JoinHandle;
+use futures::FutureExt;
+use futures::StreamExt;
+
+/// Where a process stands between start and end. Later stages compare greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Running,
+    Draining,
+    Cancelling,
+}
+
+/// The wish to end, shared by everything in one process. Cheap to clone; it
+/// only ever moves forward.
+#[derive(Clone)]
+pub struct Shutdown {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    stage: Mutex<Stage>,
+    // Closing a channel wakes every waiter at once and for ever, so no waiter can miss it.
+    draining: (channel::Sender<()>, channel::Receiver<()>),
+    cancelling: (channel::Sender<()>, channel::Receiver<()>),
+}
+
+/// The tasks of one role.
+pub struct Tasks {
+    role: &'static str,
+    handles: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+    shutdown: Shutdown,
+}
+
+// === impl Shutdown ===
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    pub fn new() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                stage: Mutex::new(Stage::Running),
+                draining: channel::bounded(1),
+                cancelling: channel::bounded(1),
+            }),
+        }
+    }
+
+    pub fn stage(&self) -> Stage {
+        *self
+            .inner
+            .stage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Take no more work. A repeat changes nothing.
+    pub fn drain(&self) {
+        self.advance(Stage::Draining);
+    }
+
+    /// End what is held, now. A repeat changes nothing.
+    pub fn cancel(&self) {
+        self.advance(Stage::Cancelling);
+    }
+
+    /// Resolves once the stage is `Draining` or later.
+    pub async fn draining(&self) {
+        let _ = self.inner.draining.1.recv().await;
+    }
+
+    /// Resolves once the stage is `Cancelling`.
+    pub async fn cancelling(&self) {
+        let _ = self.inner.cancelling.1.recv().await;
+    }
+
+    /// Listens for SIGTERM and SIGINT for the rest of the process: the first
+    /// drains, the second cancels.
+    pub fn on_signals(&self) -> std::io::Result<()> {
+        let mut signals =
+            async_signal::Signals::new([async_signal::Signal::Term, async_signal::Signal::Int])?;
+        let shutdown = self.clone();
+        spawn_detached(async move {
+            while let Some(signal) = signals.next().await {
+                let Ok(signal) = signal else { continue };
+                match shutdown.stage() {
+                    Stage::Running => {
+                        tracing::info!(
+                            ?signal,
+                            "Draining: no more work is taken, what is held is finished; a second signal cancels it"
+                        );
+                        shutdown.drain();
+                    }
+                    Stage::Draining | Stage::Cancelling => {
+                        tracing::info!(?signal, "Cancelling what is held");
+                        shutdown.cancel();
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn advance(&self, to: Stage) {
+        let mut stage = self
+            .inner
+            .stage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *stage >= to {
+            return;
+        }
+        *stage = to;
+        self.inner.draining.0.close();
+        if to == Stage::Cancelling {
+            self.inner.cancelling.0.close();
+        }
+    }
+}
+
+// === impl Tasks ===
+
+impl Tasks {
+    pub fn new(role: &'static str, shutdown: Shutdown) -> Self {
+        Self {
+            role,
+            handles: Mutex::new(Vec::new()),
+            shutdown,
+        }
+    }
+
+    /// Spawns a task that this role owns. If it panics the role drains: a
+    /// process that lost a part of itself must not look alive.
+    pub fn spawn<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let role = self.role;
+        let shutdown = self.shutdown.clone();
+        let handle = spawn(async move {
+            let caught = std::panic::AssertUnwindSafe(future).catch_unwind().await;
+            if caught.is_err() {
+                tracing::error!(role, task = name, "A task panicked; the role ends");
+                shutdown.cancel();
+            }
+        });
+        self.handles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((name, handle));
+    }
+
+    /// Waits until every task has ended.
+    pub async fn join(&self) {
+        loop {
+            let next = self
+                .handles
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
+            match next {
+                Some((_, handle)) => handle.await,
+                None => return,
+            }
+        }
+    }
+
+    /// Stops every task where it stands. For tasks that hold nothing.
+    pub async fn abort(&self) {
+        loop {
+            let next = self
+                .handles
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
+            match next {
+                Some((_, handle)) => {
+                    handle.cancel().await;
+                }
+                None => return,
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that may spawn")]
+fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    async_std::task::spawn(future)
+}
+
+/// Spawns something whose end nobody needs to await: it holds nothing that
+/// must be settled, and it ends with what it listens to.
+#[expect(clippy::disallowed_methods, reason = "the one place that may spawn")]
+pub fn spawn_detached(future: impl Future<Output = ()> + Send + 'static) {
+    drop(async_std::task::spawn(future));
+}
+
+/// Runs a blocking closure on the blocking pool and hands back its value.
+pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    async_std::task::spawn_blocking(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[async_std::test]
+    async fn the_stage_only_moves_forward_and_wakes_all_waiters() {
+        let shutdown = Shutdown::new();
+        shutdown.cancel();
+        shutdown.drain();
+        assert_eq!(shutdown.stage(), Stage::Cancelling);
+        shutdown.draining().await;
+        shutdown.cancelling().await;
+    }
+
+    #[async_std::test]
+    async fn a_panicking_task_ends_its_role() {
+        let shutdown = Shutdown::new();
+        let tasks = Tasks::new("test", shutdown.clone());
+        tasks.spawn("faulty", async { panic!("as the test wants") });
+        shutdown.cancelling().await;
+        tasks.join().await;
+    }
+}
