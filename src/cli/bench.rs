@@ -1,0 +1,308 @@
+//! `sluice bench`: reproducible measurements on one machine, in one run.
+//!
+//! ```text
+//!  two hops     bench ─▶ broker ─▶ bench ─▶ broker ─▶ bench          the floor
+//!  pipeline     bench ─▶ broker ─▶ worker ─▶ Node ─▶ worker ─▶ broker ─▶ bench
+//!  API          bench ─▶ gateway ─▶ bridge ─▶ … the whole line … ─▶ bench
+//! ```
+//!
+//! Every figure is taken with real processes, durable queues and confirms;
+//! client, broker, workers and Node share the machine.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use sluice_proto::ids::{JobId, PoolId, ProjectId};
+use sluice_proto::job::{Identity, Job, Kind, Priority};
+use sluice_proto::queue::Names;
+use sluice_proto::report::{Body, Outcome};
+
+use crate::cli::rig::{PoolAccess, Rig, RigOptions};
+use crate::cli::stats::Samples;
+use crate::queue::Link;
+use crate::queue::two_hop;
+use crate::telemetry::now_us;
+
+/// Jobs run before anything is measured, so that runtimes are warm and code is compiled.
+const WARM_UP_JOBS: usize = 1_000;
+/// How long any single answer may take before the measurement is given up.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Jobs in flight while the pipeline's throughput is taken.
+const PIPELINE_WINDOW: usize = 512;
+/// The pool whose workers are fed by the bench itself, without a bridge.
+const BARE_POOL: &str = "bench";
+
+/// Measure latency and throughput of this installation's parts.
+///
+/// Example: sluice bench --json
+#[derive(Debug, clap::Args)]
+pub struct Bench {
+    /// Print one summary object as the last line of standard output.
+    #[arg(long)]
+    json: bool,
+    /// How many workers to start.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    workers: u32,
+    /// Jobs per throughput figure.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..))]
+    jobs: u32,
+    /// Jobs per latency figure, one at a time.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..))]
+    samples: u32,
+    /// HTTP requests in flight for the API's throughput.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    clients: u32,
+}
+
+// === impl Bench ===
+
+impl Bench {
+    /// Runs all measurements; answers with the exit code.
+    pub async fn run(self, settings: Vec<(String, String)>) -> i32 {
+        match self.measure(settings).await {
+            Ok(summary) => {
+                if self.json {
+                    println!("{summary}");
+                } else {
+                    print_table(&summary);
+                }
+                0
+            }
+            Err(error) => {
+                eprintln!("sluice: bench: {error:#}");
+                1
+            }
+        }
+    }
+
+    async fn measure(&self, settings: Vec<(String, String)>) -> anyhow::Result<Value> {
+        eprintln!("Starting gateway and agent");
+        let mut rig = Rig::start(RigOptions {
+            workers: self.workers,
+            settings,
+        })
+        .await?;
+        let result = self.all(&mut rig).await;
+        if result.is_err() {
+            eprintln!("--- the agent's last words\n{}", rig.log_tail("agent"));
+        }
+        let left = rig.stop().await?;
+        let summary = result?;
+        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+        Ok(summary)
+    }
+
+    async fn all(&self, rig: &mut Rig) -> anyhow::Result<Value> {
+        let (project, pool) = rig.project_and_pool("bench").await?;
+        rig.start_agent(&pool).await?;
+        let amqp = rig.amqp_url()?;
+
+        eprintln!("Two bare hops through the broker");
+        let two_hop = two_hop::measure(&amqp, self.jobs, PIPELINE_WINDOW).await?;
+        eprintln!("The pipeline: broker to confirmed report");
+        let (broker_to_report, pipeline) = self.pipeline(rig, &amqp).await?;
+        eprintln!("The whole line: API to result");
+        let api = Api { rig, project, pool };
+        let (api_to_result, api_rate) = api.measure(self).await?;
+        Ok(json!({
+            "ok": true,
+            "workers": self.workers,
+            "broker_to_report_ms": broker_to_report.to_json(),
+            "api_to_result_ms": api_to_result.to_json(),
+            "api_jobs_per_s": api_rate.round(),
+            "pipeline_jobs_per_s": pipeline.round(),
+            "two_hop_per_s": two_hop.round(),
+            "pipeline_share_of_two_hop": (pipeline / two_hop * 100.0).round() / 100.0,
+            "rss_mib": rig.rss_mib(),
+        }))
+    }
+
+    /// Workers alone, fed and heard through the broker by this process.
+    async fn pipeline(&self, rig: &mut Rig, amqp: &str) -> anyhow::Result<(Samples, f64)> {
+        let names = Names::of(&PoolId::from(BARE_POOL));
+        let link = Link::connect(amqp, "sluice bench", &names).await?;
+        let workers = rig.start_bare_workers(BARE_POOL, amqp)?;
+        let mut pump = Pump {
+            reports: link.reports(1_000).await?,
+            link: &link,
+            open: HashMap::new(),
+        };
+        pump.run(WARM_UP_JOBS, 64).await.context("warm up")?;
+
+        let mut samples = Samples::default();
+        for _ in 0..self.samples {
+            let started = Instant::now();
+            pump.run(1, 1).await?;
+            samples.add(started.elapsed());
+        }
+        let jobs = self.jobs as usize;
+        let started = Instant::now();
+        pump.run(jobs, PIPELINE_WINDOW).await?;
+        let rate = jobs as f64 / started.elapsed().as_secs_f64();
+        link.close().await;
+        workers.stop().await;
+        Ok((samples, rate))
+    }
+}
+
+/// Keeps a number of jobs in flight on the bare pool.
+struct Pump<'a> {
+    link: &'a Link,
+    reports: crate::queue::Deliveries<sluice_proto::report::Report>,
+    open: HashMap<JobId, ()>,
+}
+
+// === impl Pump ===
+
+impl Pump<'_> {
+    /// Runs `jobs` no-op jobs, at most `window` at a time, until each is reported finished.
+    async fn run(&mut self, jobs: usize, window: usize) -> anyhow::Result<()> {
+        let mut published = 0;
+        let mut publishing = FuturesUnordered::new();
+        while published < jobs || !self.open.is_empty() || !publishing.is_empty() {
+            while published < jobs && self.open.len() < window {
+                let job = no_op();
+                self.open.insert(job.id.clone(), ());
+                published += 1;
+                let link = self.link;
+                publishing.push(async move { link.publish_job(&job, now_us()).await });
+            }
+            // Both futures may be dropped half-way: a delivery not yet taken stays
+            // with the stream, and an unfinished publish stays in `publishing`.
+            let next = futures::future::select(
+                publishing.next(),
+                Box::pin(async_std::future::timeout(ANSWER_MAX, self.reports.next())),
+            );
+            let delivery = match next.await {
+                futures::future::Either::Left((Some(confirmed), _)) => {
+                    confirmed?;
+                    continue;
+                }
+                futures::future::Either::Left((None, report)) => report.await??,
+                futures::future::Either::Right((report, _)) => report??,
+            };
+            if let Body::Finished(finished) = &delivery.item.body {
+                ensure!(
+                    matches!(finished.outcome, Outcome::Succeeded { .. }),
+                    "a no-op job ended as {:?}",
+                    finished.outcome
+                );
+                self.open.remove(&delivery.item.job);
+            }
+            delivery.ack().await?;
+        }
+        Ok(())
+    }
+}
+
+fn no_op() -> Job {
+    Job {
+        id: JobId(uuid::Uuid::now_v7().to_string()),
+        kind: Kind::Evaluate,
+        priority: Priority::Normal,
+        pool: PoolId::from(BARE_POOL),
+        project: ProjectId::from(BARE_POOL),
+        identity: Identity::Flow {
+            flow: BARE_POOL.into(),
+        },
+        dispatch: 1,
+        created_us: now_us(),
+        timeout_ms: 30_000,
+        expires_ms: None,
+        block: None,
+        token: String::new(),
+        traceparent: None,
+        payload: br#"{"expressions":{"value":"1 + 1"},"scope":{}}"#.to_vec(),
+    }
+}
+
+/// The whole line, by HTTP.
+struct Api<'a> {
+    rig: &'a Rig,
+    project: String,
+    pool: PoolAccess,
+}
+
+// === impl Api ===
+
+impl Api<'_> {
+    async fn measure(&self, bench: &Bench) -> anyhow::Result<(Samples, f64)> {
+        self.burst(WARM_UP_JOBS, 32).await.context("warm up")?;
+        let mut samples = Samples::default();
+        for _ in 0..bench.samples {
+            let started = Instant::now();
+            self.one().await?;
+            samples.add(started.elapsed());
+        }
+        let jobs = bench.jobs as usize;
+        let started = Instant::now();
+        self.burst(jobs, bench.clients as usize).await?;
+        Ok((samples, jobs as f64 / started.elapsed().as_secs_f64()))
+    }
+
+    async fn burst(&self, jobs: usize, clients: usize) -> anyhow::Result<()> {
+        let mut running = FuturesUnordered::new();
+        let mut submitted = 0;
+        loop {
+            while submitted < jobs && running.len() < clients {
+                running.push(self.one());
+                submitted += 1;
+            }
+            match running.next().await {
+                Some(result) => result?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn one(&self) -> anyhow::Result<()> {
+        let body = json!({
+            "project": self.project,
+            "pool": self.pool.id,
+            "kind": "evaluate",
+            "expressions": {"value": "1 + 1"},
+        });
+        let job = self.rig.post("/api/v1/jobs?wait=30", &body).await?;
+        ensure!(
+            job["state"] == "succeeded",
+            "a no-op job ended as {}",
+            job["outcome"]
+        );
+        Ok(())
+    }
+}
+
+fn print_table(summary: &Value) {
+    let latency = |key: &str| {
+        format!(
+            "p50 {:.2} ms, p99 {:.2} ms",
+            summary[key]["p50"].as_f64().unwrap_or(0.0),
+            summary[key]["p99"].as_f64().unwrap_or(0.0)
+        )
+    };
+    println!(
+        "broker to confirmed report  {}",
+        latency("broker_to_report_ms")
+    );
+    println!(
+        "API to result               {}",
+        latency("api_to_result_ms")
+    );
+    println!(
+        "API                         {} jobs/s",
+        summary["api_jobs_per_s"]
+    );
+    println!(
+        "pipeline                    {} jobs/s",
+        summary["pipeline_jobs_per_s"]
+    );
+    println!(
+        "two bare hops               {} messages/s",
+        summary["two_hop_per_s"]
+    );
+    println!("resident memory, MiB        {}", summary["rss_mib"]);
+}

@@ -1,0 +1,443 @@
+//! A whole installation in a scratch directory, for `demo` and `bench`: a
+//! gateway and an agent as real child processes, and an admin client of the API.
+//!
+//! Owns the scratch directory and the two processes. Knows nothing of what is
+//! done with them. Everything is gone after [`Rig::stop`]; a dropped rig kills
+//! its processes, which take their own children along.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use async_process::{Child, Command};
+use serde_json::{Value, json};
+
+use crate::api_client::ApiClient;
+use crate::config::EgressConfig;
+
+/// How long the gateway may take to listen.
+const GATEWAY_START_MAX: Duration = Duration::from_secs(30);
+/// How long an agent may take to be connected with all workers; a first start
+/// of RabbitMQ on a busy machine takes most of it.
+const AGENT_START_MAX: Duration = Duration::from_secs(120);
+/// How long an agent may take to drain and clean up.
+const STOP_MAX: Duration = Duration::from_secs(60);
+/// How often something is looked at that says nothing by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How much of a child's log is quoted when it failed.
+const LOG_TAIL_LINES: usize = 15;
+
+/// What the children are told beside what the rig itself decides.
+pub struct RigOptions {
+    pub workers: u32,
+    /// Settings passed on from this process: `PATH`, `FLOWS_RUNTIME_IMAGE`, …
+    pub settings: Vec<(String, String)>,
+}
+
+pub struct Rig {
+    dir: tempfile::TempDir,
+    options: RigOptions,
+    exe: PathBuf,
+    gateway: Child,
+    agent: Option<Child>,
+    pub gateway_http: String,
+    gateway_agents: String,
+    api: ApiClient,
+    key: String,
+}
+
+/// A pool made for the rig.
+pub struct PoolAccess {
+    pub id: String,
+    pub token: String,
+}
+
+/// Workers without a bridge.
+pub struct BareWorkers {
+    children: Vec<Child>,
+}
+
+// === impl BareWorkers ===
+
+impl BareWorkers {
+    pub async fn stop(self) {
+        for child in self.children {
+            end(child, "worker").await;
+        }
+    }
+}
+
+// === impl Rig ===
+
+impl Rig {
+    /// Makes the scratch directory and starts the gateway.
+    pub async fn start(options: RigOptions) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("sluice-")
+            .tempdir()
+            .context("make a scratch directory")?;
+        let exe = std::env::current_exe().context("find this program's own file")?;
+        let gateway = child(
+            &exe,
+            dir.path(),
+            "gateway",
+            &options.settings,
+            &[
+                ("SLUICE_GATEWAY_LISTEN".into(), "127.0.0.1:0".into()),
+                ("SLUICE_GATEWAY_AGENT_LISTEN".into(), "127.0.0.1:0".into()),
+            ],
+        )?;
+        let mut gateway = gateway;
+        let listen = dir.path().join("gateway/listen.json");
+        let until = Instant::now() + GATEWAY_START_MAX;
+        let listen: Value = loop {
+            if let Ok(text) = std::fs::read(&listen)
+                && let Ok(value) = serde_json::from_slice(&text)
+            {
+                break value;
+            }
+            if let Ok(Some(status)) = gateway.try_status() {
+                bail!(
+                    "the gateway ended with {status}:\n{}",
+                    log_tail(dir.path(), "gateway")
+                );
+            }
+            if Instant::now() > until {
+                bail!(
+                    "the gateway does not listen after {} s",
+                    GATEWAY_START_MAX.as_secs()
+                );
+            }
+            async_std::task::sleep(LOOK_EVERY).await;
+        };
+        let address = |name: &str| listen[name].as_str().unwrap_or_default().to_owned();
+        let gateway_http = address("http");
+        let key = std::fs::read_to_string(dir.path().join("gateway/admin.key"))
+            .context("read the first admin key")?;
+        let url = url::Url::parse(&gateway_http).context("the gateway's own address")?;
+        Ok(Self {
+            api: ApiClient::new(&url, &EgressConfig::default())?,
+            key: key.trim().to_owned(),
+            gateway_agents: address("agents"),
+            gateway_http,
+            dir,
+            options,
+            exe,
+            gateway,
+            agent: None,
+        })
+    }
+
+    /// Starts an agent for `pool` and waits until it is connected with all its workers.
+    pub async fn start_agent(&mut self, pool: &PoolAccess) -> anyhow::Result<()> {
+        let settings = [
+            ("FLOWS_GATEWAY_ENDPOINT".into(), self.gateway_agents.clone()),
+            ("FLOWS_ENDPOINT".into(), self.gateway_http.clone()),
+            ("FLOWS_AGENT_POOL_ID".into(), pool.id.clone()),
+            ("FLOWS_AGENT_POOL_TOKEN".into(), pool.token.clone()),
+            ("SLUICE_WORKERS".into(), self.options.workers.to_string()),
+        ];
+        let mut agent = child(
+            &self.exe,
+            self.dir.path(),
+            "agent",
+            &self.options.settings,
+            &settings,
+        )?;
+        let until = Instant::now() + AGENT_START_MAX;
+        loop {
+            if let Ok(Some(status)) = agent.try_status() {
+                bail!(
+                    "the agent ended with {status}:\n{}",
+                    log_tail(self.dir.path(), "agent")
+                );
+            }
+            let pool = self.get(&format!("/api/v1/pools/{}", pool.id)).await?;
+            let workers = pool["agents"][0]["workers"].as_u64().unwrap_or(0);
+            if workers >= u64::from(self.options.workers) {
+                break;
+            }
+            if Instant::now() > until {
+                bail!(
+                    "the agent is not connected with {} workers after {} s:\n{}",
+                    self.options.workers,
+                    AGENT_START_MAX.as_secs(),
+                    log_tail(self.dir.path(), "agent")
+                );
+            }
+            async_std::task::sleep(LOOK_EVERY).await;
+        }
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// Makes a project and a pool exposed to it.
+    pub async fn project_and_pool(&self, name: &str) -> anyhow::Result<(String, PoolAccess)> {
+        let project = self
+            .post("/api/v1/projects", &json!({"name": name}))
+            .await?;
+        let pool = self.post("/api/v1/pools", &json!({"name": name})).await?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (project, pool) = (
+            text(&project["id"]),
+            PoolAccess {
+                id: text(&pool["id"]),
+                token: text(&pool["token"]),
+            },
+        );
+        self.call(
+            "PUT",
+            &format!("/api/v1/pools/{}/projects/{project}", pool.id),
+            None,
+        )
+        .await?;
+        Ok((project, pool))
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call("GET", path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call("POST", path, Some(body)).await
+    }
+
+    /// One call of the admin API; a refusal becomes an error with its sentence.
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let (status, mut reply) = self
+            .api
+            .request(method, path, Some(&self.key), body)
+            .await
+            .with_context(|| format!("{method} {path}"))?;
+        if status >= 400 {
+            bail!(
+                "{method} {path}: {status}: {}",
+                reply["error"].as_str().unwrap_or("no reason given")
+            );
+        }
+        Ok(reply["data"].take())
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What a child of the rig has logged last.
+    pub fn log_tail(&self, name: &str) -> String {
+        log_tail(self.dir.path(), name)
+    }
+
+    /// Starts workers for a pool that has no bridge; their jobs and reports are the caller's.
+    pub fn start_bare_workers(&self, pool: &str, amqp_url: &str) -> anyhow::Result<BareWorkers> {
+        let mut children = Vec::new();
+        for number in 0..self.options.workers {
+            let dir = self.dir.path().join(format!("{pool}-{number}"));
+            std::fs::create_dir_all(&dir)?;
+            let settings = [
+                ("FLOWS_ENDPOINT".into(), self.gateway_http.clone()),
+                ("FLOWS_AGENT_POOL_ID".into(), pool.to_owned()),
+                ("AMQP_URL".into(), amqp_url.to_owned()),
+                ("CONTAINER_HOST".into(), self.podman_url()?),
+                ("SLUICE_WORKER_NUMBER".into(), number.to_string()),
+            ];
+            children.push(child(
+                &self.exe,
+                &dir,
+                "worker",
+                &self.options.settings,
+                &settings,
+            )?);
+        }
+        Ok(BareWorkers { children })
+    }
+
+    /// The Podman service the agent uses, which it keeps beside the broker's address.
+    fn podman_url(&self) -> anyhow::Result<String> {
+        let path = self.dir.path().join("agent/podman-url");
+        Ok(std::fs::read_to_string(path)
+            .context("read the agent's Podman address")?
+            .trim()
+            .to_owned())
+    }
+
+    /// The broker's address, which the agent keeps for whoever may read its files.
+    pub fn amqp_url(&self) -> anyhow::Result<String> {
+        let path = self.dir.path().join("agent/amqp-url");
+        Ok(std::fs::read_to_string(path)
+            .context("read the agent's broker address")?
+            .trim()
+            .to_owned())
+    }
+
+    /// Resident memory of the rig's processes by role, in MiB, from `/proc`.
+    pub fn rss_mib(&self) -> std::collections::BTreeMap<String, f64> {
+        let mut sums = std::collections::BTreeMap::new();
+        let mut add = |role: &str, pid: u32| {
+            if let Some(mib) = process_rss_mib(pid) {
+                let entry: &mut f64 = sums.entry(role.to_owned()).or_default();
+                *entry = entry.max(mib);
+            }
+        };
+        add("gateway", self.gateway.id());
+        if let Some(agent) = &self.agent {
+            add("agent", agent.id());
+            for (pid, role) in children_of(agent.id()) {
+                add(&role, pid);
+            }
+        }
+        sums
+    }
+
+    /// Drains and ends both processes and removes the scratch directory;
+    /// answers with what was left behind, which should be nothing.
+    pub async fn stop(mut self) -> anyhow::Result<Vec<String>> {
+        let mut left = Vec::new();
+        let owner = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
+        if let Some(agent) = self.agent.take() {
+            left.extend(end(agent, "agent").await);
+        }
+        left.extend(containers_of(owner.trim()).await);
+        left.extend(processes_below(self.dir.path(), self.gateway.id()));
+        let path = self.dir.path().to_owned();
+        left.extend(end(self.gateway, "gateway").await);
+        let dir = self.dir;
+        crate::shutdown::unblock(move || dir.close())
+            .await
+            .context("remove the scratch directory")?;
+        if path.exists() {
+            left.push(format!("file {}", path.display()));
+        }
+        Ok(left)
+    }
+}
+
+/// Spawns this program in another role, logging to a file of the scratch directory.
+fn child(
+    exe: &Path,
+    dir: &Path,
+    role: &str,
+    passed_on: &[(String, String)],
+    settings: &[(String, String)],
+) -> anyhow::Result<Child> {
+    let log = std::fs::File::create(dir.join(format!("{role}.log")))?;
+    let pairs = passed_on
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| (name, value));
+    Command::new(exe)
+        .arg(role)
+        .env_clear()
+        .envs(pairs)
+        .env("SLUICE_DATA_DIR", dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("start `sluice {role}`"))
+}
+
+async fn end(mut child: Child, role: &str) -> Option<String> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    // An error means that it has ended already, which the wait below sees.
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    match async_std::future::timeout(STOP_MAX, child.status()).await {
+        Ok(_) => None,
+        Err(_) => {
+            let _ = child.kill();
+            Some(format!(
+                "process {role} {pid}, which did not drain in {} s",
+                STOP_MAX.as_secs()
+            ))
+        }
+    }
+}
+
+async fn containers_of(owner: &str) -> Vec<String> {
+    if owner.is_empty() {
+        return Vec::new();
+    }
+    let listed = Command::new("podman")
+        .args([
+            "ps",
+            "--all",
+            "--quiet",
+            "--filter",
+            &format!("label=io.sluice.agent={owner}"),
+        ])
+        .output()
+        .await;
+    match listed {
+        Ok(output) => String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|id| format!("container {id}"))
+            .collect(),
+        Err(error) => vec![format!("unknown containers: podman ps: {error}")],
+    }
+}
+
+/// Processes that still name the scratch directory on their command line.
+fn processes_below(dir: &Path, except: u32) -> Vec<String> {
+    let needle = dir.display().to_string();
+    process_ids()
+        .filter(|pid| *pid != except && *pid != std::process::id())
+        .filter_map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(&needle)
+                .then(|| format!("process {pid}: {line}"))
+        })
+        .collect()
+}
+
+fn process_ids() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Direct children of a process and the role each plays: `bridge`, `worker`, `rabbitmq`, …
+fn children_of(parent: u32) -> Vec<(u32, String)> {
+    process_ids()
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let after_name = stat.rsplit_once(')')?.1;
+            let ppid: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
+            if ppid != parent {
+                return None;
+            }
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let words: Vec<_> = line
+                .split(|b| *b == 0)
+                .map(String::from_utf8_lossy)
+                .collect();
+            let program = words.first()?.rsplit('/').next()?.to_owned();
+            let role = match program.as_str() {
+                "sluice" => words.get(1)?.to_string(),
+                "beam.smp" => "rabbitmq".to_owned(),
+                other => other.to_owned(),
+            };
+            Some((pid, role))
+        })
+        .collect()
+}
+
+fn process_rss_mib(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+fn log_tail(dir: &Path, name: &str) -> String {
+    let text = std::fs::read_to_string(dir.join(format!("{name}.log"))).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+}

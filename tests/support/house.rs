@@ -1,0 +1,548 @@
+//! The test house: every process of an installation, real, with a chaos proxy
+//! on each wire, in a scratch directory.
+//!
+//! ```text
+//!  gateway ◀─ws─▶ [chaos] ◀─▶ bridge ◀─▶ [chaos] ◀─▶ RabbitMQ ◀─▶ [chaos] ◀─▶ worker ─▶ Podman
+//! ```
+//!
+//! Broker and Podman service are lent by an agent of the house's own. Dropping
+//! the house fails the test if a container is left.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use async_std::task;
+use serde_json::{Value, json};
+use sluice::api_client::ApiClient;
+use sluice::config::EgressConfig;
+use url::Url;
+
+use crate::support::chaos::{Chaos, Wire};
+use crate::support::{env, exe};
+
+/// How long anything in a test may take before it counts as never.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct House {
+    dir: tempfile::TempDir,
+    api: ApiClient,
+    key: String,
+    pub gateway: Process,
+    agent: Process,
+    pub bridge: Option<Process>,
+    pub workers: Vec<Process>,
+    pub websocket: Chaos,
+    pub bridge_amqp: Chaos,
+    pub worker_amqp: Chaos,
+    pub project: String,
+    pub pool: String,
+    pub token: String,
+    pub http: String,
+    agents: String,
+    amqp: Url,
+    podman: String,
+}
+
+/// A child that dies with the test.
+pub struct Process {
+    role: String,
+    child: Child,
+    log: PathBuf,
+}
+
+// === impl House ===
+
+impl House {
+    /// Gateway, broker and Podman; no bridge and no worker yet.
+    pub async fn build() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("sluice-t-")
+            .tempdir()
+            .expect("a scratch directory");
+        let mut gateway = Process::spawn(
+            dir.path(),
+            "gateway",
+            "gateway",
+            &gateway_settings("127.0.0.1:0", "127.0.0.1:0"),
+        );
+        let listen = dir.path().join("gateway/listen.json");
+        let listen: Value = until("the gateway listens", || {
+            gateway.assert_alive();
+            std::fs::read(&listen)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+        })
+        .await;
+        let text = |value: &Value| value.as_str().expect("a string").to_owned();
+        let (http, agents) = (text(&listen["http"]), text(&listen["agents"]));
+        let key =
+            std::fs::read_to_string(dir.path().join("gateway/admin.key")).expect("an admin key");
+        let api = ApiClient::new(
+            &Url::parse(&http).expect("an address"),
+            &EgressConfig::default(),
+        )
+        .expect("an HTTP client");
+        let key = key.trim().to_owned();
+        let call = async |method: &str, path: &str, body: Value| {
+            let (status, mut reply) = api
+                .request(method, path, Some(&key), Some(&body))
+                .await
+                .expect("the gateway answers");
+            assert!(status < 400, "{method} {path}: {reply}");
+            reply["data"].take()
+        };
+        let lender = call("POST", "/api/v1/pools", json!({"name": "lender"})).await;
+        let project = text(&call("POST", "/api/v1/projects", json!({"name": "house"})).await["id"]);
+        let pool = call("POST", "/api/v1/pools", json!({"name": "house"})).await;
+        let (pool, token) = (text(&pool["id"]), text(&pool["token"]));
+        call(
+            "PUT",
+            &format!("/api/v1/pools/{pool}/projects/{project}"),
+            json!({}),
+        )
+        .await;
+
+        let mut agent = Process::spawn(
+            dir.path(),
+            "agent",
+            "agent",
+            &[
+                ("FLOWS_GATEWAY_ENDPOINT", agents.clone()),
+                ("FLOWS_ENDPOINT", http.clone()),
+                ("FLOWS_AGENT_POOL_ID", text(&lender["id"])),
+                ("FLOWS_AGENT_POOL_TOKEN", text(&lender["token"])),
+                ("FLOWS_POOL_SIZE", "0".into()),
+                ("SLUICE_WORKERS", "1".into()),
+            ],
+        );
+        let path = format!("/api/v1/pools/{}", text(&lender["id"]));
+        let start = Instant::now();
+        while call("GET", &path, Value::Null).await["agents"][0]["workers"] != 1 {
+            agent.assert_alive();
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the lending agent does not come up:\n{}",
+                agent.log_tail()
+            );
+            task::sleep(Duration::from_millis(50)).await;
+        }
+        let file = |name: &str| {
+            std::fs::read_to_string(dir.path().join("agent").join(name))
+                .expect(name)
+                .trim()
+                .to_owned()
+        };
+        let amqp = Url::parse(&file("amqp-url")).expect("the broker's address");
+        let podman = file("podman-url");
+        let broker = SocketAddr::from(([127, 0, 0, 1], amqp.port().expect("a port")));
+        let gateway_agents = socket_addr(&agents);
+        Self {
+            websocket: Chaos::start(Wire::Websocket, gateway_agents).await,
+            bridge_amqp: Chaos::start(Wire::Amqp, broker).await,
+            worker_amqp: Chaos::start(Wire::Amqp, broker).await,
+            bridge: None,
+            workers: Vec::new(),
+            dir,
+            api,
+            key,
+            gateway,
+            agent,
+            project,
+            pool,
+            token,
+            http,
+            agents,
+            amqp,
+            podman,
+        }
+    }
+
+    /// A whole house: bridge and `workers` workers, connected.
+    pub async fn start(workers: u32) -> Self {
+        let mut house = Self::build().await;
+        house.start_bridge();
+        for number in 0..workers {
+            house.start_worker(number);
+        }
+        house.connected(workers).await;
+        house
+    }
+
+    /// Starts or restarts the bridge, through the chaos proxies.
+    pub fn start_bridge(&mut self) {
+        let settings = self.bridge_settings();
+        self.bridge = None;
+        self.bridge = Some(Process::spawn(
+            self.dir.path(),
+            "bridge",
+            "bridge",
+            &settings,
+        ));
+    }
+
+    pub fn bridge_settings(&self) -> Vec<(&'static str, String)> {
+        vec![
+            (
+                "FLOWS_GATEWAY_ENDPOINT",
+                format!("ws://{}", self.websocket.addr),
+            ),
+            ("FLOWS_AGENT_POOL_ID", self.pool.clone()),
+            ("FLOWS_AGENT_POOL_TOKEN", self.token.clone()),
+            ("AMQP_URL", self.amqp_through(&self.bridge_amqp)),
+        ]
+    }
+
+    /// Starts or restarts one worker, through its chaos proxy.
+    pub fn start_worker(&mut self, number: u32) {
+        let settings = [
+            ("FLOWS_ENDPOINT", self.http.clone()),
+            ("FLOWS_AGENT_POOL_ID", self.pool.clone()),
+            ("FLOWS_POOL_SIZE", "1".to_owned()),
+            ("AMQP_URL", self.amqp_through(&self.worker_amqp)),
+            ("CONTAINER_HOST", self.podman.clone()),
+            ("SLUICE_WORKER_NUMBER", (number + 10).to_string()),
+        ];
+        let name = format!("worker-{number}");
+        self.workers.retain(|worker| worker.role != name);
+        self.workers
+            .push(Process::spawn(self.dir.path(), &name, "worker", &settings));
+    }
+
+    /// Waits until the gateway sees the bridge with so many workers.
+    pub async fn connected(&mut self, workers: u32) {
+        let start = Instant::now();
+        loop {
+            let pool = self.get(&format!("/api/v1/pools/{}", self.pool)).await;
+            if pool["agents"][0]["workers"] == workers && pool["connected_agents"] == 1 {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "not connected: {pool}\n{}",
+                self.logs()
+            );
+            task::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Brings back whatever has died.
+    pub fn revive(&mut self) {
+        if self.bridge.as_mut().is_none_or(|bridge| !bridge.alive()) {
+            self.start_bridge();
+        }
+        let dead: Vec<_> = self
+            .workers
+            .iter_mut()
+            .filter_map(|worker| (!worker.alive()).then(|| worker.role.clone()))
+            .collect();
+        for role in dead {
+            self.start_worker(
+                role.trim_start_matches("worker-")
+                    .parse()
+                    .expect("a number"),
+            );
+        }
+    }
+
+    pub async fn restart_gateway(&mut self) {
+        let (http, agents) = (socket_addr(&self.http), socket_addr(&self.agents));
+        self.gateway.kill();
+        self.gateway = Process::spawn(
+            self.dir.path(),
+            "gateway",
+            "gateway",
+            &gateway_settings(&http.to_string(), &agents.to_string()),
+        );
+    }
+
+    /// Submits a job and answers with its id.
+    pub async fn submit(&self, what: &Value) -> String {
+        let job = self.post("/api/v1/jobs", &self.job(what)).await;
+        job["id"].as_str().expect("a job has an id").to_owned()
+    }
+
+    /// Submits a job and waits for its end.
+    pub async fn run(&self, what: &Value) -> Value {
+        self.post("/api/v1/jobs?wait=60", &self.job(what)).await
+    }
+
+    pub async fn evaluate(&self, expression: &str) -> Value {
+        self.run(&json!({"kind": "evaluate", "expressions": {"value": expression}}))
+            .await
+    }
+
+    pub async fn wait(&self, id: &str) -> Value {
+        self.get(&format!("/api/v1/jobs/{id}?wait=60")).await
+    }
+
+    /// Waits until a job is known to run.
+    pub async fn started(&self, id: &str) {
+        let start = Instant::now();
+        while self.get(&format!("/api/v1/jobs/{id}")).await["state"] != "started" {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "job {id} does not start\n{}",
+                self.logs()
+            );
+            task::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Like [`House::wait`], while the gateway may still be on its way up.
+    pub async fn wait_after_restart(&self, id: &str) -> Value {
+        let start = Instant::now();
+        let path = format!("/api/v1/jobs/{id}?wait=60");
+        loop {
+            match self.api.request("GET", &path, Some(&self.key), None).await {
+                Ok((200, mut reply)) => return reply["data"].take(),
+                other => assert!(start.elapsed() < PATIENCE, "{other:?}\n{}", self.logs()),
+            }
+            task::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Uploads a bundle as a new app; answers with the version's id.
+    pub async fn upload(&self, code: &str) -> String {
+        let app = self
+            .post(
+                "/api/v1/apps",
+                &json!({"project": self.project, "name": "app"}),
+            )
+            .await;
+        let path = format!(
+            "/api/v1/apps/{}/versions",
+            app["id"].as_str().expect("an id")
+        );
+        let version = self
+            .post(&path, &json!({"version": "0.1.0", "code": code}))
+            .await;
+        version["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, mut reply) = self.call("GET", path, None).await;
+        assert!(status < 400, "GET {path}: {status} {reply}");
+        reply["data"].take()
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        let (status, mut reply) = self.call("POST", path, Some(body)).await;
+        assert!(
+            status < 400,
+            "POST {path}: {status} {reply}\n{}",
+            self.logs()
+        );
+        reply["data"].take()
+    }
+
+    pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.api
+            .request(method, path, Some(&self.key), body)
+            .await
+            .expect("the gateway answers")
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn amqp_url(&self) -> &Url {
+        &self.amqp
+    }
+
+    /// The last words of every process, for a failing assertion.
+    pub fn logs(&self) -> String {
+        let processes = [&self.gateway, &self.agent]
+            .into_iter()
+            .chain(&self.bridge)
+            .chain(&self.workers);
+        processes
+            .map(Process::log_tail)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn job(&self, what: &Value) -> Value {
+        let mut job = what.clone();
+        job["project"] = json!(self.project);
+        job["pool"] = json!(self.pool);
+        job
+    }
+
+    fn amqp_through(&self, chaos: &Chaos) -> String {
+        let mut url = self.amqp.clone();
+        url.set_port(Some(chaos.addr.port()))
+            .expect("an address with a port");
+        url.set_ip_host(chaos.addr.ip())
+            .expect("an address with a host");
+        url.to_string()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.workers.iter_mut().for_each(Process::end);
+        self.bridge.iter_mut().for_each(Process::end);
+        self.agent.end();
+        self.gateway.end();
+        if std::thread::panicking() {
+            return;
+        }
+        let listed = Command::new("podman")
+            .args(["ps", "--all", "--format", "{{.Names}} {{.Labels}}"])
+            .output()
+            .expect("podman lists containers");
+        let agent = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
+        let left: Vec<_> = String::from_utf8_lossy(&listed.stdout)
+            .lines()
+            .filter(|line| !agent.trim().is_empty() && line.contains(agent.trim()))
+            .map(str::to_owned)
+            .collect();
+        assert!(left.is_empty(), "containers are left: {left:?}");
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    pub fn spawn(dir: &Path, name: &str, role: &str, settings: &[(&str, String)]) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
+        let pass = [
+            "PATH",
+            "HOME",
+            "XDG_RUNTIME_DIR",
+            "FLOWS_RUNTIME_IMAGE",
+            "SLUICE_RUNTIME_OCI",
+        ];
+        let child = Command::new(exe())
+            .arg(role)
+            .env_clear()
+            .envs(pass.iter().filter_map(|name| Some((*name, env(name)?))))
+            .env("SLUICE_DATA_DIR", dir)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("the program starts");
+        Self {
+            role: name.to_owned(),
+            child,
+            log,
+        }
+    }
+
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    pub fn alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The exit code, once it has ended.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child
+            .try_wait()
+            .ok()
+            .flatten()
+            .map(|status| status.code().unwrap_or(-1))
+    }
+
+    pub fn assert_alive(&mut self) {
+        assert!(
+            self.alive(),
+            "{} has ended:\n{}",
+            self.role,
+            self.log_tail()
+        );
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and gone within reason; answers with the exit code.
+    pub fn end(&mut self) -> Option<i32> {
+        let _ = nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM);
+        let start = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return status.code(),
+                Ok(None) if start.elapsed() < PATIENCE => pause(),
+                _ => {
+                    self.kill();
+                    return None;
+                }
+            }
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        format!(
+            "--- {}\n{}",
+            self.role,
+            lines[lines.len().saturating_sub(12)..].join("\n")
+        )
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Looks until there is something to see.
+pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "not within {} s: {what}",
+            PATIENCE.as_secs()
+        );
+        task::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn gateway_settings(http: &str, agents: &str) -> [(&'static str, String); 2] {
+    [
+        ("SLUICE_GATEWAY_LISTEN", http.to_owned()),
+        ("SLUICE_GATEWAY_AGENT_LISTEN", agents.to_owned()),
+    ]
+}
+
+fn socket_addr(url: &str) -> SocketAddr {
+    let url = Url::parse(url).expect("an address");
+    *url.socket_addrs(|| None)
+        .expect("a port")
+        .first()
+        .expect("an address")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "waiting for a child's end in a destructor, where nothing can be awaited"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
