@@ -93,7 +93,7 @@ struct Built {
 /// Runs a gateway until `shutdown` says otherwise; answers with the exit code.
 pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> i32 {
     let drain = config.drain;
-    match serve(config, &shutdown, drain).await {
+    match serve(config, shutdown, drain).await {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "The gateway ends");
@@ -102,9 +102,9 @@ pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> i32 {
     }
 }
 
-async fn serve(config: GatewayConfig, shutdown: &Shutdown, grace: Duration) -> anyhow::Result<()> {
+async fn serve(config: GatewayConfig, shutdown: Shutdown, grace: Duration) -> anyhow::Result<()> {
     let tasks = Tasks::new("gateway", shutdown.clone());
-    let built = build(&config, shutdown, &tasks).await?;
+    let built = build(&config, shutdown.clone(), &tasks).await?;
     let Built {
         gateway,
         http,
@@ -141,11 +141,7 @@ async fn serve(config: GatewayConfig, shutdown: &Shutdown, grace: Duration) -> a
 }
 
 /// Opens the store, reads what is needed of it, and binds both listeners.
-async fn build(
-    config: &GatewayConfig,
-    shutdown: &Shutdown,
-    tasks: &Tasks,
-) -> anyhow::Result<Built> {
+async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> anyhow::Result<Built> {
     let dir = config.data_dir.join("gateway");
     private_dir(&dir)?;
     let lock = lock(&dir)?;
@@ -168,7 +164,7 @@ async fn build(
         line,
         bundles,
         tokens,
-        shutdown: shutdown.clone(),
+        shutdown,
         versions: Mutex::default(),
     });
     Ok(Built {

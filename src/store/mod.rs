@@ -110,8 +110,9 @@ impl Store {
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .pragma("cache_size", CACHE_KIB);
         let mut connection = connect(&options).await?;
+        // Not `run`, whose generic bound keeps the future from being `Send`.
         sqlx::migrate!("src/store/migrations")
-            .run(&mut connection)
+            .run_direct(None, &mut connection, false)
             .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
