@@ -201,10 +201,14 @@ export function createWriter(bytesAtFirst) {
     },
     bytes: () => at,
     take() {
-      const taken = new Bytes(BytesBuffer(buffer), BytesOffset(buffer), at);
-      buffer = BufferAlloc(bytesAtFirst);
+      const written = new Bytes(BytesBuffer(buffer), BytesOffset(buffer), at);
       at = 0;
-      return taken;
+      if (buffer.length > bytesAtFirst) {
+        buffer = BufferAlloc(bytesAtFirst);
+        return written;
+      }
+      // A copy is cheaper than a new buffer each time.
+      return new Bytes(written);
     },
   };
 }

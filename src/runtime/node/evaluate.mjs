@@ -161,14 +161,15 @@ function compile(source, names, key) {
   if (source.length > SOURCE_UNITS_MAX) {
     throw new Refusal('unacceptable', `expression \`${key}\` is longer than ${SOURCE_UNITS_MAX} characters`, key);
   }
-  const parameters = ArrayJoin(names, ',');
-  const id = parameters + '\n' + source;
+  // No source begins with a NUL, so the two forms are never taken for each other.
+  const id = names === RESERVED ? source : `\0${ArrayJoin(names, ',')}\n${source}`;
   let found = MapGet(compiled, id);
   if (found === undefined) {
-    found = parse(source, parameters, key);
+    found = parse(source, ArrayJoin(names, ','), key);
     compiledUnits += id.length;
-  } else MapDelete(compiled, id);
-  // Set anew each time, so that the map's first key is the one unused for longest.
+  } else if (MapSize(compiled) < KEPT_MAX / 2) return found;
+  else MapDelete(compiled, id);
+  // Set anew when it fills up, so that the map's first key is one long unused.
   MapSet(compiled, id, found);
   while (MapSize(compiled) > KEPT_MAX || compiledUnits > KEPT_UNITS_MAX) {
     const oldest = MapFirstKey(compiled);

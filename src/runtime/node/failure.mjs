@@ -96,7 +96,7 @@ function trim(stack) {
 
 function isForeign(line) {
   if (!StringStartsWith(line, '    at ')) return false;
-  if (StringIncludes(line, '(node:internal') || StringIncludes(line, 'at node:internal')) return true;
+  if (StringIncludes(line, 'node:internal/') || StringIncludes(line, 'node:async_hooks')) return true;
   if (StringIncludes(line, 'expression:')) return false;
   return StringIncludes(line, HARNESS_URL) && !StringIncludes(line, RUN_URL);
 }

@@ -8,13 +8,13 @@
 // nothing is sent in its name afterwards. Its log is bounded by what `invoke`
 // allowed, the rest is counted.
 //
-// What the app can lay hands on is a token, a frozen empty object. Invocations
-// themselves never leave the harness.
+// What the app can lay hands on is a token, a frozen object without properties.
+// Invocations themselves never leave the harness.
 
 import { Refusal, clip, failureOf, messageOf } from './failure.mjs';
 import {
   BufferByteLength, BufferFrom, JSONParse, JSONStringify, MapDelete, MapForEach, MapGet, MapHas, MapSet, MapSize,
-  NativePromise, ObjectFreeze, StringIndexOf, StringSlice, Utf8Slice, WeakMapGet, WeakMapSet, settled, setImmediateOf,
+  NativePromise, ObjectFreeze, StringIndexOf, StringSlice, Utf8Slice, settled, setImmediateOf,
 } from './primordials.mjs';
 
 /** Most SDK calls of one invocation that may be unanswered: CALLS_IN_FLIGHT_MAX of the contract. */
@@ -33,11 +33,26 @@ const STRAY_LOG_BYTES_MAX = 64 * 1024;
 const NOBODY = 0;
 
 const noop = () => {};
+const NO_CALLS = new Map();
+
+/** The invocation of a token; only this module can tell. */
+let invocationOf;
+class Token {
+  #invocation;
+
+  constructor(invocation) {
+    this.#invocation = invocation;
+    ObjectFreeze(this);
+  }
+
+  static {
+    invocationOf = (token) => (typeof token === 'object' && #invocation in token ? token.#invocation : undefined);
+  }
+}
 
 /** The open invocations of this process. `wire` sends, `storage` knows who is running. */
 export function createInvocations(wire, storage) {
   const open = new Map();
-  const byToken = new WeakMap();
   // What was logged while the bundle was loaded goes to the first invocation.
   let loading = true;
   let early = '';
@@ -45,16 +60,15 @@ export function createInvocations(wire, storage) {
 
   function current() {
     const token = storage.current();
-    return token === undefined ? undefined : WeakMapGet(byToken, token);
+    return token === undefined ? undefined : invocationOf(token);
   }
 
   function begin({ invocation, kind, log_bytes_max }) {
-    const token = ObjectFreeze({ __proto__: null });
     const begun = {
-      __proto__: null, number: invocation, kind, token, calls: new Map(), callsMade: 0, live: true, outcome: null,
-      checking: false, logLeft: log_bytes_max, logDropped: 0, indent: '', output: { __proto__: null, info: '', error: '' },
+      __proto__: null, number: invocation, kind, token: null, calls: NO_CALLS, callsMade: 0, live: true, outcome: null,
+      checking: false, logLeft: log_bytes_max, logDropped: 0, indent: '', info: '', error: '',
     };
-    WeakMapSet(byToken, token, begun);
+    begun.token = new Token(begun);
     MapSet(open, invocation, begun);
     strayLeft = STRAY_LOG_BYTES_MAX;
     if (early !== '') {
@@ -130,7 +144,7 @@ export function createInvocations(wire, storage) {
     const error = new Error('the invocation was aborted');
     invocation.outcome = { __proto__: null, failure: failureOf(new Refusal('threw', error.message)) };
     const { calls } = invocation;
-    invocation.calls = new Map();
+    invocation.calls = NO_CALLS;
     finish(invocation);
     MapForEach(calls, ({ promise, reject }) => {
       // Nobody may be waiting for it; that is no failure of anything any more.
@@ -168,6 +182,7 @@ export function createInvocations(wire, storage) {
       pending.resolve = resolve;
       pending.reject = reject;
     });
+    if (invocation.calls === NO_CALLS) invocation.calls = new Map();
     MapSet(invocation.calls, number, pending);
     wire.send({ call: { invocation: invocation.number, call: number, method, args: json } });
     return pending.promise;
@@ -236,7 +251,7 @@ export function createInvocations(wire, storage) {
     const invocation = current();
     if (invocation === undefined || !invocation.live) return log(undefined, level, text);
     if (invocation.logLeft <= 0) return countDropped(invocation, BufferByteLength(text));
-    let rest = invocation.output[level] + text;
+    let rest = invocation[level] + text;
     let end = StringIndexOf(rest, '\n');
     while (end !== -1) {
       log(invocation, level, StringSlice(rest, 0, end));
@@ -247,12 +262,12 @@ export function createInvocations(wire, storage) {
       log(invocation, level, rest);
       rest = '';
     }
-    invocation.output[level] = rest;
+    invocation[level] = rest;
   }
 
   function flushOutput(invocation) {
-    if (invocation.output.info !== '') log(invocation, 'info', invocation.output.info);
-    if (invocation.output.error !== '') log(invocation, 'error', invocation.output.error);
+    if (invocation.info !== '') log(invocation, 'info', invocation.info);
+    if (invocation.error !== '') log(invocation, 'error', invocation.error);
   }
 
   /** The bundle is loaded, or cannot be: then what it logged is nobody's. */

@@ -1,12 +1,17 @@
 // Loads an app's bundle and says in one sentence what is wrong with it.
 
+import { execFile } from 'node:child_process';
 import fs from 'node:fs';
 import { pathToFileURL } from 'node:url';
 
 import { Refusal, messageOf } from './failure.mjs';
-import { NativePromise, RegExpExec, StringIndexOf, StringSlice, settled } from './primordials.mjs';
+import { RegExpExec, settled } from './primordials.mjs';
 
-const position = /app[^\n]*\.m?js:(\d+)\n([^\n]*)\n( *\^)/;
+/** How `node --check` says where: file and line, the line, a caret below. */
+const position = /\.m?js:(\d+)\n[^\n]*\n(?:([ \t]*)\^)?/;
+/** How long that may take, in milliseconds; without it the place is just not named. */
+const CHECK_MS_MAX = 5000;
+const { execPath } = process;
 
 /** Imports the bundle at `path`; calls `done` with the app, or `failed` with what to say. */
 export function loadApp(path, done, failed) {
@@ -16,7 +21,13 @@ export function loadApp(path, done, failed) {
   }
   const url = pathToFileURL(path).href;
   const loaded = (async () => appOf(await import(url)))();
-  settled(loaded, done, (error) => failed(explained(error, url)));
+  settled(loaded, done, (error) => {
+    if (!(error instanceof SyntaxError)) return failed(explained(error));
+    // The error of an import does not say where in the bundle it is; Node's own check does.
+    execFile(execPath, ['--check', path], { timeout: CHECK_MS_MAX, env: {} }, (_, __, stderr) => {
+      failed(new Refusal('syntax', `the bundle does not parse: ${messageOf(error)}${place(stderr)}`));
+    });
+  });
 }
 
 function appOf(module) {
@@ -31,20 +42,17 @@ function appOf(module) {
 }
 
 /** Errors of Node's module loader say where, but not in words for the author of an app. */
-function explained(error, url) {
+function explained(error) {
   const code = error?.code;
-  const text = messageOf(error);
-  if (error instanceof SyntaxError) return new Refusal('syntax', `the bundle does not parse: ${text}${place(error, url)}`);
   if (code === 'ERR_MODULE_NOT_FOUND' || code === 'ERR_PACKAGE_PATH_NOT_EXPORTED') {
-    return new Refusal('threw', `the bundle imports something that is not there; only @slflows/sdk/v1 and Node's own modules are: ${text}`);
+    return new Refusal('threw', `the bundle imports something that is not there; only @slflows/sdk/v1 and Node's own modules are: ${messageOf(error)}`);
   }
   return error;
 }
 
 /** ` (line 3, column 7)`, where Node tells. */
-function place(error, url) {
-  const stack = typeof error.stack === 'string' ? error.stack : '';
-  const at = StringIndexOf(stack, url);
-  const found = at === -1 ? null : RegExpExec(position, StringSlice(stack, at));
-  return found === null ? '' : ` (line ${found[1]}, column ${found[3].length})`;
+function place(text) {
+  const found = typeof text === 'string' ? RegExpExec(position, text) : null;
+  if (found === null) return '';
+  return found[2] === undefined ? ` (line ${found[1]})` : ` (line ${found[1]}, column ${found[2].length + 1})`;
 }

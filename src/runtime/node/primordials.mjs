@@ -45,8 +45,6 @@ const mapKeys = uncurry(Map.prototype.keys);
 const mapNext = uncurry(Object.getPrototypeOf(new Map().keys()).next);
 /** The key that was set first, of a map that is not empty. */
 export const MapFirstKey = (map) => mapNext(mapKeys(map)).value;
-export const WeakMapGet = uncurry(WeakMap.prototype.get);
-export const WeakMapSet = uncurry(WeakMap.prototype.set);
 
 export const StringCharCodeAt = uncurry(String.prototype.charCodeAt);
 export const StringIncludes = uncurry(String.prototype.includes);
