@@ -184,13 +184,9 @@ function parse(source, parameters, key) {
   const body = `"use strict"; return (\n${source}\n)\n//# sourceURL=${EXPRESSION_URL}`;
   try {
     // Brackets refuse what only parses by closing our parenthesis: `1) ; evil(2`.
-    new FunctionConstructor(parameters, `"use strict"; return async () => [\n${source}\n]`);
-    try {
-      return new FunctionConstructor(parameters, body);
-    } catch (error) {
-      if (!StringIncludes(source, 'await')) throw error;
-      return new AsyncFunctionConstructor(parameters, body);
-    }
+    new AsyncFunctionConstructor(parameters, `"use strict"; return [\n${source}\n]`);
+    // Outside of an async function `await (x)` would parse, as a call.
+    return StringIncludes(source, 'await') ? new AsyncFunctionConstructor(parameters, body) : new FunctionConstructor(parameters, body);
   } catch (error) {
     throw new Refusal('syntax', `expression \`${key}\` does not parse: ${syntaxText(source, error)}`, key);
   }

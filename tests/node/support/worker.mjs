@@ -102,8 +102,6 @@ export class Runtime {
     this.#socket.write(bytes);
   }
 
-  rawSocket() { return this.#socket; }
-
   /** Stops and resumes reading what the harness sends. */
   pause() { this.#socket.pause(); }
   resume() { this.#socket.resume(); }
