@@ -195,17 +195,18 @@ export function createInvocations(wire, storage) {
     const pending = invocation === undefined ? undefined : MapGet(invocation.calls, callNumber);
     if (pending === undefined) return;
     MapDelete(invocation.calls, callNumber);
+    let error;
     if (answer.value !== undefined) {
       const { json } = answer.value;
       try {
         const value = JSONParse(Utf8Slice(json, 0, json.length));
         pending.resolve(value === null ? undefined : value);
-      } catch (error) {
-        pending.reject(new Error(`the answer is not JSON: ${messageOf(error)}`));
+      } catch (problem) {
+        error = new Error(`the answer is not JSON: ${messageOf(problem)}`);
       }
-    } else {
-      pending.reject(new Error(answer.error?.message ?? 'the call was refused without a reason'));
-    }
+    } else error = new Error(answer.error?.message ?? 'the call was refused without a reason');
+    // Newer Nodes say of a rejection that nobody handles where it was made, not who would have awaited it.
+    if (error !== undefined) run(invocation, () => pending.reject(error));
     if (invocation.outcome !== null) check(invocation);
   }
 
