@@ -61,6 +61,8 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 #[derive(Clone)]
 pub struct ApiClient {
     base: Url,
+    /// Said after what was attempted, as half of such failures are the proxy's: empty without one.
+    via: String,
     surf: surf::Client,
 }
 
@@ -155,8 +157,12 @@ impl ApiClient {
             return Err(setup("the address is neither http:// nor https://".into()));
         }
         let transport = Transport::new(base, egress).map_err(setup)?;
+        let via = transport::proxy_for(base, egress)
+            .map(|proxy| format!(" through the proxy {}", shown(proxy)))
+            .unwrap_or_default();
         Ok(Self {
             base: base.clone(),
+            via,
             surf: surf::Client::with_http_client(transport),
         })
     }
@@ -173,7 +179,12 @@ impl ApiClient {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Result<(u16, Value), Error> {
-        let what = format!("{method} {}{}", shown(&self.base), without_query(path));
+        let what = format!(
+            "{method} {}{}{}",
+            shown(&self.base),
+            without_query(path),
+            self.via
+        );
         let invalid = |why: &str| Error::Invalid {
             what: what.clone(),
             why: why.to_owned(),
@@ -212,7 +223,7 @@ impl ApiClient {
     /// Fetches the bundle with this digest, with the token of a job that may
     /// have it. What comes back has that digest and at most [`BUNDLE_BYTES_MAX`].
     pub async fn bundle(&self, digest: &Digest, job_token: &str) -> Result<Vec<u8>, Error> {
-        let what = format!("Fetching bundle {digest}");
+        let what = format!("Fetching bundle {digest}{}", self.via);
         // It becomes part of a path, and a job is only as good as its writer.
         if digest.as_str().len() != 64 || !digest.as_str().bytes().all(|b| b.is_ascii_hexdigit()) {
             let why = "a digest is 64 hex digits".to_owned();
@@ -251,7 +262,7 @@ impl ApiClient {
     /// Makes one SDK call with the job's own token. A refusal of the gateway
     /// (4xx) is an answer, for the user's code to see; it is never tried again.
     pub async fn call(&self, job_token: &str, call: &Call<'_>) -> Result<Answer, Error> {
-        let what = format!("SDK call {}", call.method);
+        let what = format!("SDK call {}{}", call.method, self.via);
         let invalid = |why: &str| Error::Invalid {
             what: what.clone(),
             why: why.to_owned(),

@@ -378,7 +378,11 @@ async fn a_proxy_gets_its_password_and_no_proxy_goes_round_it() {
 
 #[async_std::test]
 async fn https_goes_through_the_proxy_by_connect() {
-    let proxy = Server::start(vec![answer("403 Forbidden", b"")]).await;
+    let proxy = Server::start(vec![
+        b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec(),
+        b"close".to_vec(),
+    ])
+    .await;
     let egress = EgressConfig {
         https_proxy: Some(proxy.url.clone()),
         ..EgressConfig::default()
@@ -386,7 +390,14 @@ async fn https_goes_through_the_proxy_by_connect() {
     let base = Url::parse("https://gateway.invalid/").expect("an address");
     let client = ApiClient::new(&base, &egress).expect("a client");
     let refused = client.request("POST", "/x", Some("secret"), None).await;
-    assert!(refused.is_err(), "{refused:?}");
+    let text = refused.expect_err("the proxy refuses").to_string();
+    assert!(
+        text.contains(&format!(
+            "through the proxy http://127.0.0.1:{}",
+            proxy.url.port().unwrap_or(0)
+        )),
+        "{text}"
+    );
     let request = proxy.requests.recv().await.expect("one request");
     assert!(
         request.starts_with("CONNECT gateway.invalid:443 "),

@@ -127,7 +127,7 @@ pub(super) fn explain_io(what: &str, limit: Duration, error: &std::io::Error) ->
 }
 
 fn translate(what: &str, limit: Duration, error: &isahc::Error) -> Error {
-    let (what, why) = (what.to_owned(), error.to_string());
+    let (what, why) = (what.to_owned(), reasons(error));
     match error.kind() {
         ErrorKind::ConnectionFailed | ErrorKind::NameResolution => Error::Unreachable { what, why },
         ErrorKind::Timeout => Error::TimedOut {
@@ -142,6 +142,20 @@ fn translate(what: &str, limit: Duration, error: &isahc::Error) -> Error {
         ErrorKind::InvalidRequest => Error::Invalid { what, why },
         _ => Error::Broken { what, why },
     }
+}
+
+/// The error and what lies under it: isahc calls some of curl's errors merely unknown.
+fn reasons(error: &isahc::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = inner.source();
+    }
+    text
 }
 
 /// The system's roots and the additional ones in one store, or `None` where
@@ -192,7 +206,7 @@ fn through(
 }
 
 /// The proxy for this address, if it needs one.
-fn proxy_for<'a>(url: &Url, egress: &'a EgressConfig) -> Option<&'a Url> {
+pub(super) fn proxy_for<'a>(url: &Url, egress: &'a EgressConfig) -> Option<&'a Url> {
     let proxy = match url.scheme() {
         "https" | "wss" => egress.https_proxy.as_ref(),
         _ => egress.http_proxy.as_ref(),
