@@ -152,10 +152,16 @@ impl Consumer {
         number: u64,
         link: &Link,
     ) -> Result<std::convert::Infallible, queue::Error> {
+        // A channel ends with its `Deliveries`, and gives back what runs: those
+        // that are cancelled stay until nothing of theirs can be unsettled.
+        let mut cancelled = Vec::new();
         loop {
             self.posture
                 .wait(|posture| posture.takes_work().then_some(()))
                 .await;
+            if self.office.table().in_slots() == 0 {
+                cancelled.clear();
+            }
             let mut high = link.jobs_high(self.prefetch_high).await?;
             let mut normal = link.jobs(self.prefetch).await?;
             // A delivery that is not taken when this ends is in its stream, and
@@ -171,6 +177,7 @@ impl Consumer {
             for hold in waiting {
                 self.office.requeue(hold).await;
             }
+            cancelled.extend([high, normal]);
         }
     }
 
