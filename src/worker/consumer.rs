@@ -58,6 +58,7 @@ impl Consumer {
                 connected = connecting.fuse() => connected,
             };
             let since = Instant::now();
+            let was_up = connected.is_ok();
             let error = match connected {
                 Ok(link) => {
                     number += 1;
@@ -80,7 +81,7 @@ impl Consumer {
             if since.elapsed() >= LIVED_MIN {
                 failures = 0;
             }
-            self.tell(&error, failures);
+            self.tell(&error, was_up || failures == 0);
             let pause = RECONNECT.delay(failures, jitter());
             failures = failures.saturating_add(1);
             select_biased! {
@@ -95,15 +96,15 @@ impl Consumer {
         self.over.wait(|over| over.then_some(())).await;
     }
 
-    fn tell(&self, error: &queue::Error, failures: u32) {
+    fn tell(&self, error: &queue::Error, is_news: bool) {
         let worker = &self.office.name;
         let running = self.office.table().in_slots();
-        if !error.is_transient() {
+        if is_news && !error.is_transient() {
             tracing::error!(%worker, %error, running, "No link to the broker, and it will not come by itself");
-        } else if failures == 0 {
+        } else if is_news {
             tracing::warn!(%worker, %error, running, "No link to the broker; running jobs go on, and a new link is made");
         } else {
-            tracing::debug!(%worker, %error, failures, "Still no link to the broker");
+            tracing::debug!(%worker, %error, "Still no link to the broker");
         }
     }
 
