@@ -94,6 +94,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("XDG_DATA_HOME", "`~/.local/share`"),
     setting("HOME", "the user's, from the password database"),
     setting("PATH", "the system's"),
+    setting("SSL_CERT_FILE", "the system's roots"),
+    setting("SSL_CERT_DIR", "the system's roots"),
     setting("SLUICE_DATA_DIR", "`sluice` below XDG_DATA_HOME"),
     setting("SLUICE_WORKERS", "2"),
     setting("SLUICE_WORKER_NUMBER", "0"),
@@ -110,6 +112,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("SLUICE_DRAIN_S", "300"),
     setting("SLUICE_DISK_FREE_MB_MIN", "512"),
+    setting("SLUICE_BROKER_MEMORY_MB", "1024"),
+    setting(
+        "SLUICE_PARENT_PIPE",
+        "off; an agent sets it to `1` for its children, which end with their standard input",
+    ),
     setting("SLUICE_GATEWAY_LISTEN", "127.0.0.1:8080"),
     setting("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
     setting("SLUICE_URL", "the gateway that `sluice up` started here"),
@@ -233,8 +240,15 @@ pub struct AgentConfig {
     /// `None`: the first that works.
     pub oci: Option<String>,
     pub image: String,
-    pub runtime_dir: Option<PathBuf>,
+    /// Where the user's own Podman socket would be.
+    pub user_runtime_dir: PathBuf,
+    /// The private node takes no messages while less is free on its disk.
+    pub disk_free_bytes_min: u64,
+    /// The private node takes no messages while it holds more.
+    pub broker_memory_bytes: u64,
     pub drain: Duration,
+    /// Every setting that is set, under its first name: what children are given is chosen from it.
+    pub set: Vec<(String, String)>,
 }
 
 /// How the admin commands find the gateway.
@@ -328,13 +342,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn worker(&mut self) -> WorkerConfig {
-        let executor = self.text_or("FLOWS_EXECUTOR", "podman");
-        if executor != "podman" {
-            self.complain(
-                "FLOWS_EXECUTOR",
-                &format!("is `{executor}`: this agent runs jobs with `podman` alone"),
-            );
-        }
+        self.executor();
         WorkerConfig {
             endpoint: self.url("FLOWS_ENDPOINT", &["http", "https"]),
             pool_id: self.required("FLOWS_AGENT_POOL_ID"),
@@ -345,6 +353,16 @@ impl<'a> Reader<'a> {
             egress: self.egress(),
             runtime: self.runtime(),
             drain: self.seconds("SLUICE_DRAIN_S", 300),
+        }
+    }
+
+    fn executor(&mut self) {
+        let executor = self.text_or("FLOWS_EXECUTOR", "podman");
+        if executor != "podman" {
+            self.complain(
+                "FLOWS_EXECUTOR",
+                &format!("is `{executor}`: this agent runs jobs with `podman` alone"),
+            );
         }
     }
 
@@ -383,6 +401,11 @@ impl<'a> Reader<'a> {
     }
 
     pub fn agent(&mut self) -> AgentConfig {
+        // What only its children read is checked here too, before anything is started.
+        self.executor();
+        self.number("SLUICE_SLOTS", 64, 1, 1_000);
+        self.egress();
+        let runtime = self.runtime();
         AgentConfig {
             gateway: self.gateway_endpoint(),
             endpoint: self.url("FLOWS_ENDPOINT", &["http", "https"]),
@@ -393,10 +416,26 @@ impl<'a> Reader<'a> {
             amqp_url: self.get("AMQP_URL"),
             podman_url: self.get("CONTAINER_HOST"),
             oci: self.get("SLUICE_RUNTIME_OCI"),
-            image: self.text_or("FLOWS_RUNTIME_IMAGE", RUNTIME_IMAGE_DEFAULT),
-            runtime_dir: self.get("XDG_RUNTIME_DIR").map(PathBuf::from),
+            image: runtime.image,
+            user_runtime_dir: self.user_runtime_dir(),
+            disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
+            broker_memory_bytes: self.megabytes("SLUICE_BROKER_MEMORY_MB", 1_024),
             drain: self.seconds("SLUICE_DRAIN_S", 300),
+            set: self.set(),
         }
+    }
+
+    /// Every setting that is set, under its first name.
+    pub fn set(&self) -> Vec<(String, String)> {
+        SETTINGS
+            .iter()
+            .filter_map(|setting| Some((setting.name.to_owned(), self.get(setting.name)?)))
+            .collect()
+    }
+
+    /// Whether this process ends when its standard input does.
+    pub fn parent_pipe(&mut self) -> bool {
+        self.get("SLUICE_PARENT_PIPE").is_some()
     }
 
     pub fn admin(&mut self) -> AdminConfig {
