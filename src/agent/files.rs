@@ -27,7 +27,7 @@ const STALE_END_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked at whether such a child has ended.
 const STALE_LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The agent's directory, owned by one agent at a time.
+/// A directory below the data directory, owned by one process at a time.
 pub struct Files {
     dir: PathBuf,
     /// Held for its lifetime: a second agent on the same directory is refused.
@@ -46,9 +46,9 @@ pub struct Identity {
 // === impl Files ===
 
 impl Files {
-    /// Makes the directory and takes it; an error when another agent has it.
-    pub fn open(data_dir: &Path) -> anyhow::Result<Self> {
-        let dir = data_dir.join("agent");
+    /// Makes `DATA/role` and takes it; an error when another process has it.
+    pub fn open(data_dir: &Path, role: &str) -> anyhow::Result<Self> {
+        let dir = data_dir.join(role);
         private_dir(&dir.join("pids"))?;
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
         let file = std::fs::File::options()
@@ -59,7 +59,7 @@ impl Files {
             .open(dir.join("lock"))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
             anyhow::anyhow!(
-                "another agent uses {} ({error}): end it, or set SLUICE_DATA_DIR to another directory",
+                "another `sluice {role}` uses {} ({error}): end it, or set SLUICE_DATA_DIR to another directory",
                 dir.display()
             )
         })?;
@@ -245,7 +245,7 @@ mod tests {
     #[async_std::test]
     async fn what_an_earlier_agent_left_is_ended() {
         let dir = tempfile::tempdir().expect("a directory");
-        let files = Files::open(dir.path()).expect("made");
+        let files = Files::open(dir.path(), "agent").expect("made");
         let mut child = async_process::Command::new("sleep")
             .arg("1000")
             .spawn()
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn the_directory_is_private_has_one_owner_and_one_id() {
         let dir = tempfile::tempdir().expect("a directory");
-        let files = Files::open(dir.path()).expect("made");
+        let files = Files::open(dir.path(), "agent").expect("made");
         let mode = |path: &Path| {
             let meta = std::fs::metadata(path).expect("it is there");
             meta.permissions().mode() & 0o777
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(mode(&files.path("amqp-url")), 0o600);
         let id = files.id().expect("an id");
         assert_eq!(files.id().expect("the same"), id);
-        let second = Files::open(dir.path()).err().expect("refused");
-        assert!(second.to_string().contains("another agent"), "{second}");
+        let second = Files::open(dir.path(), "agent").err().expect("refused");
+        assert!(second.to_string().contains("another `sluice agent`"), "{second}");
     }
 }

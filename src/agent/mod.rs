@@ -71,7 +71,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> i32 {
 }
 
 /// Rootless Podman needs an ordinary user, and RabbitMQ deserves one.
-fn refuse_root(config: &AgentConfig, root: bool) -> Result<(), &'static str> {
+pub fn refuse_root(config: &AgentConfig, root: bool) -> Result<(), &'static str> {
     if root && (config.podman_url.is_none() || config.amqp_url.is_none()) {
         return Err(
             "This is root, and runtimes are rootless: run the agent as an ordinary user \
@@ -94,7 +94,7 @@ struct Agent {
 
 impl Agent {
     async fn open(config: AgentConfig, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let files = Files::open(&config.data_dir)?;
+        let files = Files::open(&config.data_dir, "agent")?;
         files.end_stale().await?;
         files.write("pool-id", &config.pool_id)?;
         Ok(Self {
