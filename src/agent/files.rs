@@ -281,6 +281,9 @@ mod tests {
         let id = files.id().expect("an id");
         assert_eq!(files.id().expect("the same"), id);
         let second = Files::open(dir.path(), "agent").err().expect("refused");
-        assert!(second.to_string().contains("another `sluice agent`"), "{second}");
+        assert!(
+            second.to_string().contains("another `sluice agent`"),
+            "{second}"
+        );
     }
 }

@@ -317,13 +317,11 @@ mod tests {
     #[test]
     fn an_own_service_is_started_only_where_it_must_be() {
         let runc = || Oci::Named("runc".into());
-        let user = Some("unix:///run/user/1/podman/podman.sock");
+        let socket = "unix:///run/user/1/podman/podman.sock";
+        let user = Some(socket);
         let given = Some("unix:///x");
         assert_eq!(plan(given, runc(), user), Plan::Use("unix:///x".into()));
-        assert_eq!(
-            plan(None, Oci::Default, user),
-            Plan::Use(user.unwrap().into())
-        );
+        assert_eq!(plan(None, Oci::Default, user), Plan::Use(socket.into()));
         assert_eq!(plan(None, Oci::Default, None), Plan::Serve(Oci::Default));
         assert_eq!(plan(None, runc(), user), Plan::Serve(runc()));
     }

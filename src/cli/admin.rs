@@ -7,7 +7,7 @@ use url::form_urlencoded::byte_serialize;
 
 use crate::api_client::ApiClient;
 use crate::cli::{LookUp, configure};
-use crate::config::{self, AdminConfig, EXIT_REFUSED, EXIT_USAGE, Reader};
+use crate::config::{self, AdminConfig, EXIT_REFUSED, EXIT_USAGE};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ impl Failure {
 impl Admin {
     /// The gateway that the settings name, or the one of the data directory.
     pub fn open(look_up: LookUp<'_>) -> Result<Self, Failure> {
-        let config = configure(look_up, Reader::admin)?;
+        let config = configure(look_up, |reader| reader.admin())?;
         let dir = config.data_dir.join("gateway");
         let url = match &config.url {
             Some(url) => url.clone(),
@@ -155,8 +155,8 @@ fn listening(config: &AdminConfig) -> Result<Url, Failure> {
             file.display()
         ))
     })?;
-    let listen: Value = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is damaged", file.display()))?;
+    let listen: Value =
+        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?;
     let address = listen["http"].as_str().unwrap_or_default();
     Ok(Url::parse(address).with_context(|| format!("{} names no address", file.display()))?)
 }
@@ -196,16 +196,23 @@ mod tests {
 
     #[test]
     fn a_person_may_name_things_by_id_or_by_a_name_that_is_unique() {
-        let members = json!([{"id": "1", "name": "a"}, {"id": "2", "name": "b"}, {"id": "3", "name": "b"}]);
+        let members =
+            json!([{"id": "1", "name": "a"}, {"id": "2", "name": "b"}, {"id": "3", "name": "b"}]);
         assert_eq!(choose("pool", &members, "1").expect("by id"), "1");
         assert_eq!(choose("pool", &members, "a").expect("by name"), "1");
-        assert_eq!(choose("pool", &members, "b").expect_err("two").code(), EXIT_USAGE);
+        assert_eq!(
+            choose("pool", &members, "b").expect_err("two").code(),
+            EXIT_USAGE
+        );
         assert_eq!(choose("pool", &members, "c").expect_err("none").code(), 1);
     }
 
     #[test]
     fn what_is_typed_cannot_leave_its_place() {
-        assert_eq!(query(&[("a", Some("x&y=1".into())), ("b", None)]), "?a=x%26y%3D1");
+        assert_eq!(
+            query(&[("a", Some("x&y=1".into())), ("b", None)]),
+            "?a=x%26y%3D1"
+        );
         assert_eq!(segment("../keys"), "..%2Fkeys");
     }
 
@@ -216,6 +223,9 @@ mod tests {
         let look_up = |name: &str| (name == "SLUICE_DATA_DIR").then(|| data.clone());
         let failure = Admin::open(&look_up).err().expect("no gateway");
         assert_eq!(failure.code(), EXIT_USAGE);
-        assert!(failure.to_string().contains("SLUICE_URL is not set"), "{failure}");
+        assert!(
+            failure.to_string().contains("SLUICE_URL is not set"),
+            "{failure}"
+        );
     }
 }

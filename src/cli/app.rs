@@ -95,10 +95,18 @@ impl App {
                 ]);
                 let path = format!("/api/v1/apps/{app}/versions");
                 let version = admin.post(&path, &body).await?;
-                let fields = [("id", "/id"), ("version", "/version"), ("digest", "/digest")];
+                let fields = [
+                    ("id", "/id"),
+                    ("version", "/version"),
+                    ("digest", "/digest"),
+                ];
                 print::record(json, &version, &fields);
             }
-            Self::List { app: None, project, json } => {
+            Self::List {
+                app: None,
+                project,
+                json,
+            } => {
                 let project = match project {
                     Some(project) => Some(admin.project(&project).await?),
                     None => None,
@@ -108,10 +116,18 @@ impl App {
                 let columns = [("ID", "/id"), ("NAME", "/name"), ("PROJECT", "/project")];
                 print::list(json, &apps, &columns);
             }
-            Self::List { app: Some(app), json, .. } => {
+            Self::List {
+                app: Some(app),
+                json,
+                ..
+            } => {
                 let app = admin.app(&app).await?;
                 let versions = admin.get(&format!("/api/v1/apps/{app}/versions")).await?;
-                let columns = [("ID", "/id"), ("VERSION", "/version"), ("DIGEST", "/digest")];
+                let columns = [
+                    ("ID", "/id"),
+                    ("VERSION", "/version"),
+                    ("DIGEST", "/digest"),
+                ];
                 print::list(json, &versions, &columns);
             }
         }
@@ -163,7 +179,10 @@ impl Bundle {
                 .read_to_string(&mut text)
                 .with_context(|| format!("{} is damaged, or no UTF-8", name.display()))?;
             if text.len() as u64 > BUNDLE_BYTES_MAX {
-                bail!("{} is over the limit of {BUNDLE_BYTES_MAX} bytes", name.display());
+                bail!(
+                    "{} is over the limit of {BUNDLE_BYTES_MAX} bytes",
+                    name.display()
+                );
             }
             *slot = Some(text);
         }
@@ -185,7 +204,9 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_size(text.len() as u64);
             header.set_mode(0o644);
-            archive.append_data(&mut header, name, text.as_bytes()).expect("appended");
+            archive
+                .append_data(&mut header, name, text.as_bytes())
+                .expect("appended");
         }
         archive.into_inner().expect("tar").finish().expect("gzip")
     }
@@ -195,10 +216,20 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("bundle");
         std::fs::write(&file, "export const app = 1").expect("written");
-        assert_eq!(Bundle::read(&file).expect("text").code, "export const app = 1");
-        std::fs::write(&file, archive(&[("app.js", "a"), ("ui.js", "u"), ("x/app.js", "no")])).expect("written");
+        assert_eq!(
+            Bundle::read(&file).expect("text").code,
+            "export const app = 1"
+        );
+        std::fs::write(
+            &file,
+            archive(&[("app.js", "a"), ("ui.js", "u"), ("x/app.js", "no")]),
+        )
+        .expect("written");
         let bundle = Bundle::read(&file).expect("an archive");
-        assert_eq!((bundle.code.as_str(), bundle.ui_code.as_deref()), ("a", Some("u")));
+        assert_eq!(
+            (bundle.code.as_str(), bundle.ui_code.as_deref()),
+            ("a", Some("u"))
+        );
     }
 
     #[test]

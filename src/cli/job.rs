@@ -89,7 +89,12 @@ pub struct Run {
     #[arg(long)]
     pool: Option<String>,
     /// An expression to evaluate, with a key (`key:=expression`) if there are several.
-    #[arg(long = "expression", short = 'e', value_name = "EXPRESSION", group = "what")]
+    #[arg(
+        long = "expression",
+        short = 'e',
+        value_name = "EXPRESSION",
+        group = "what"
+    )]
     expressions: Vec<String>,
     /// The id of an app version to describe.
     #[arg(long, value_name = "VERSION", group = "what")]
@@ -122,7 +127,12 @@ impl Job {
         match self {
             Self::Run(run) => return run.run(&admin).await,
             Self::Show { job, json } => {
-                show(json, &admin.get(&format!("/api/v1/jobs/{}", segment(&job))).await?);
+                show(
+                    json,
+                    &admin
+                        .get(&format!("/api/v1/jobs/{}", segment(&job)))
+                        .await?,
+                );
             }
             Self::List {
                 project,
@@ -220,7 +230,10 @@ impl Run {
             ("pool", pool.map(|pool| json!(pool))),
             ("scope", self.scope.clone()),
             ("priority", self.high.then(|| json!("high"))),
-            ("timeout_ms", self.timeout.map(|s| json!(u64::from(s) * 1_000))),
+            (
+                "timeout_ms",
+                self.timeout.map(|s| json!(u64::from(s) * 1_000)),
+            ),
         ]);
         for (name, value) in said.as_object().into_iter().flatten() {
             job[name] = value.clone();
@@ -318,7 +331,17 @@ mod tests {
 
     #[test]
     fn expressions_become_an_evaluation() {
-        let job = body(&["-e", "1 + 1", "-e", "b:=x", "--scope", "{\"x\":1}", "--high", "--timeout", "5"]);
+        let job = body(&[
+            "-e",
+            "1 + 1",
+            "-e",
+            "b:=x",
+            "--scope",
+            "{\"x\":1}",
+            "--high",
+            "--timeout",
+            "5",
+        ]);
         let expected = json!({
             "kind": "evaluate", "project": "p-id", "priority": "high", "timeout_ms": 5_000,
             "expressions": {"value": "1 + 1", "b": "x"}, "scope": {"x": 1},
@@ -339,7 +362,10 @@ mod tests {
         std::fs::write(&file, r#"{"kind":"event","version":"v"}"#).expect("written");
         let path = file.to_str().expect("a path");
         let job = body(&["--body", path]).expect("a job");
-        assert_eq!(job, json!({"kind": "event", "version": "v", "project": "p-id"}));
+        assert_eq!(
+            job,
+            json!({"kind": "event", "version": "v", "project": "p-id"})
+        );
         std::fs::write(&file, "[]").expect("written");
         assert!(body(&["--body", path]).is_err());
     }

@@ -115,7 +115,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, i
         Err(error) => {
             // A closed standard error leaves nobody to tell.
             let _ = error.print();
-            Err(if error.exit_code() == 0 { 0 } else { EXIT_USAGE })
+            Err(if error.exit_code() == 0 {
+                0
+            } else {
+                EXIT_USAGE
+            })
         }
     }
 }
@@ -137,19 +141,19 @@ impl Command {
     async fn dispatch(self, look_up: LookUp<'_>) -> Result<i32, Failure> {
         match self {
             Self::Gateway => {
-                let (config, shutdown) = role(look_up, Reader::gateway)?;
+                let (config, shutdown) = role(look_up, |reader| reader.gateway())?;
                 Ok(gateway::run(config, shutdown).await)
             }
             Self::Agent => {
-                let (config, shutdown) = role(look_up, Reader::agent)?;
+                let (config, shutdown) = role(look_up, |reader| reader.agent())?;
                 Ok(agent::run(config, shutdown).await)
             }
             Self::Bridge => {
-                let (config, shutdown) = role(look_up, Reader::bridge)?;
+                let (config, shutdown) = role(look_up, |reader| reader.bridge())?;
                 Ok(bridge::run(config, shutdown).await)
             }
             Self::Worker => {
-                let (config, shutdown) = role(look_up, Reader::worker)?;
+                let (config, shutdown) = role(look_up, |reader| reader.worker())?;
                 Ok(worker::run(config, shutdown).await)
             }
             Self::Up(up) => up.run(look_up).await,
@@ -176,7 +180,10 @@ impl Command {
 }
 
 /// Reads all settings of one command, tells all complaints at once, and starts telemetry.
-fn configure<T>(look_up: LookUp<'_>, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<T, config::Error> {
+fn configure<T>(
+    look_up: LookUp<'_>,
+    read: impl FnOnce(&mut Reader<'_>) -> T,
+) -> Result<T, config::Error> {
     let mut reader = Reader::new(look_up);
     let telemetry = reader.telemetry();
     let config = read(&mut reader);
@@ -186,7 +193,10 @@ fn configure<T>(look_up: LookUp<'_>, read: impl FnOnce(&mut Reader<'_>) -> T) ->
 }
 
 /// The same for what runs until it is told to end.
-fn role<T>(look_up: LookUp<'_>, read: impl FnOnce(&mut Reader<'_>) -> T) -> Result<(T, Shutdown), Failure> {
+fn role<T>(
+    look_up: LookUp<'_>,
+    read: impl FnOnce(&mut Reader<'_>) -> T,
+) -> Result<(T, Shutdown), Failure> {
     let (config, parent_pipe) = configure(look_up, |reader| (read(reader), reader.parent_pipe()))?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(anyhow::Error::from)?;
@@ -212,10 +222,24 @@ mod tests {
         let path = format!("{path} {}", command.get_name());
         let mut children = command.get_subcommands().peekable();
         if children.peek().is_none() {
-            let help = command.clone().render_long_help().to_string();
-            found.push((path.trim().to_owned(), help));
+            let about = command.get_long_about().unwrap_or_default().to_string();
+            found.push((path.trim().to_owned(), about));
         }
         children.for_each(|child| leaves(child, &path, found));
+    }
+
+    /// The words of a shell line without its leading assignments; only single quotes quote.
+    fn words(line: &str) -> Vec<OsString> {
+        let mut words = Vec::new();
+        for (index, part) in line.split('\'').enumerate() {
+            if index % 2 == 1 {
+                words.push(part.to_owned());
+            } else {
+                words.extend(part.split_whitespace().map(str::to_owned));
+            }
+        }
+        let from = words.iter().position(|word| word == "sluice").unwrap_or(0);
+        words.drain(from..).map(OsString::from).collect()
     }
 
     #[test]
@@ -228,13 +252,14 @@ mod tests {
         let mut found = Vec::new();
         leaves(&Arguments::command(), "", &mut found);
         assert!(found.len() > 25, "{found:?}");
-        for (command, help) in found {
-            let one_line = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (command, about) in found {
+            let example = about.split_once("Example: ").map(|(_, example)| example);
+            let example = example.unwrap_or_else(|| panic!("`{command} --help` has no example"));
             assert!(
-                one_line.contains(&format!("Example: {command}"))
-                    || one_line.contains(&format!(" {command}")) && one_line.contains("Example: "),
-                "`{command} --help` has no example:\n{help}"
+                example.contains(&command),
+                "`{example}` is none of `{command}`"
             );
+            assert!(parse(words(example)).is_ok(), "`{example}` does not parse");
         }
     }
 
@@ -257,10 +282,18 @@ mod tests {
     async fn all_complaints_come_at_once_with_the_usage_code() {
         let look_up = |name: &str| (name == "HOME").then(|| "/nowhere".to_owned());
         let command = parse(["sluice", "agent"].map(OsString::from)).expect("it parses");
-        let failure = command.dispatch(&look_up).await.expect_err("nothing is set");
+        let failure = command
+            .dispatch(&look_up)
+            .await
+            .expect_err("nothing is set");
         assert_eq!(failure.code(), EXIT_USAGE);
         let text = failure.to_string();
-        for name in ["FLOWS_GATEWAY_ENDPOINT", "FLOWS_ENDPOINT", "FLOWS_AGENT_POOL_ID", "FLOWS_AGENT_POOL_TOKEN"] {
+        for name in [
+            "FLOWS_GATEWAY_ENDPOINT",
+            "FLOWS_ENDPOINT",
+            "FLOWS_AGENT_POOL_ID",
+            "FLOWS_AGENT_POOL_TOKEN",
+        ] {
             assert!(text.contains(name), "{text}");
         }
     }
@@ -268,7 +301,10 @@ mod tests {
     #[test]
     fn the_rig_decides_settings_that_exist() {
         for name in RIG_DECIDES {
-            assert!(config::SETTINGS.iter().any(|setting| setting.name == *name), "{name}");
+            assert!(
+                config::SETTINGS.iter().any(|setting| setting.name == *name),
+                "{name}"
+            );
         }
     }
 }

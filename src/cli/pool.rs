@@ -148,7 +148,10 @@ fn token(json: bool, reply: &Value, pool: &str) {
         reply["token"].as_str().unwrap_or_default()
     ));
     if let Some(until) = reply["old_valid_until_ms"].as_i64() {
-        eprintln!("Older tokens are valid until {}.", print::moment(Some(until * 1_000)));
+        eprintln!(
+            "Older tokens are valid until {}.",
+            print::moment(Some(until * 1_000))
+        );
     }
     eprintln!("This token is not shown again.");
 }

@@ -17,7 +17,10 @@ pub fn list(json: bool, items: &Value, columns: &[(&str, &str)]) {
     if json {
         return line(items);
     }
-    let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+    let titles = columns
+        .iter()
+        .map(|(title, _)| (*title).to_owned())
+        .collect();
     let items = items.as_array().map(Vec::as_slice).unwrap_or_default();
     let rows = items.iter().map(|item| {
         let cells = columns.iter().map(|(_, path)| cell(item.pointer(path)));
@@ -63,9 +66,14 @@ pub fn table(rows: Vec<Vec<String>>) -> String {
         let widths = cells.map(|cell| cell.chars().count());
         widths.filter(|width| *width <= COLUMN_CHARS_MAX).max()
     };
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<_> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
     let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n")

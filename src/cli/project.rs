@@ -34,7 +34,9 @@ impl Project {
         let admin = Admin::open(look_up)?;
         match self {
             Self::Create { name, json } => {
-                let project = admin.post("/api/v1/projects", &json!({"name": name})).await?;
+                let project = admin
+                    .post("/api/v1/projects", &json!({"name": name}))
+                    .await?;
                 print::record(json, &project, &[("id", "/id"), ("name", "/name")]);
             }
             Self::List { json } => {

@@ -110,8 +110,15 @@ fn ls(json: bool, views: &Value) {
 
 /// A trace as lines: time since the previous hop, moment, name.
 fn hops(trace: &Value) -> String {
-    let hops = trace["hops"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut rows = vec![["SINCE PREVIOUS", "AT", "ATTEMPT", "HOP"].map(str::to_owned).to_vec()];
+    let hops = trace["hops"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let mut rows = vec![
+        ["SINCE PREVIOUS", "AT", "ATTEMPT", "HOP"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(hops.iter().map(|hop| {
         let since = hop["since_previous_us"].as_f64().unwrap_or(0.0) / 1_000.0;
         vec![
@@ -138,7 +145,10 @@ mod tests {
         ]});
         let text = hops(&trace);
         let last = text.lines().last().expect("lines");
-        assert!(last.contains("1.500 ms") && last.contains("1.1") && last.ends_with("published"), "{text}");
+        assert!(
+            last.contains("1.500 ms") && last.contains("1.1") && last.ends_with("published"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -147,7 +157,10 @@ mod tests {
         let data = dir.path().display().to_string();
         let look_up = |name: &str| (name == "SLUICE_DATA_DIR").then(|| data.clone());
         let failure = place(&look_up, None).expect_err("no agent");
-        assert!(failure.to_string().contains("AMQP_URL is not set"), "{failure}");
+        assert!(
+            failure.to_string().contains("AMQP_URL is not set"),
+            "{failure}"
+        );
         std::fs::create_dir(dir.path().join("agent")).expect("made");
         std::fs::write(dir.path().join("agent/amqp-url"), "amqp://x\n").expect("written");
         std::fs::write(dir.path().join("agent/pool-id"), "p").expect("written");

@@ -227,10 +227,6 @@ impl Rig {
         Ok(reply["data"].take())
     }
 
-    pub fn data_dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// What a child of the rig has logged last.
     pub fn log_tail(&self, name: &str) -> String {
         log_tail(self.dir.path(), name)

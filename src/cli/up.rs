@@ -181,10 +181,16 @@ impl Site {
         let _ = std::fs::remove_file(&file);
         let listen = |setting: &str, key: &str, port: u16| {
             let set = self.agent.set.iter().find(|(name, _)| name == setting);
-            set.map_or_else(|| free_address(&before[key], port), |(_, value)| value.clone())
+            set.map_or_else(
+                || free_address(&before[key], port),
+                |(_, value)| value.clone(),
+            )
         };
         let settings = vec![
-            ("SLUICE_GATEWAY_LISTEN", listen("SLUICE_GATEWAY_LISTEN", "http", PORTS[0])),
+            (
+                "SLUICE_GATEWAY_LISTEN",
+                listen("SLUICE_GATEWAY_LISTEN", "http", PORTS[0]),
+            ),
             (
                 "SLUICE_GATEWAY_AGENT_LISTEN",
                 listen("SLUICE_GATEWAY_AGENT_LISTEN", "agents", PORTS[1]),
@@ -199,11 +205,16 @@ impl Site {
                 return Ok(listening);
             }
             if let Ok(fatal) = self.fatal.1.try_recv() {
-                return Err(anyhow::anyhow!("the gateway ended with exit code {}", fatal.code).into());
+                return Err(
+                    anyhow::anyhow!("the gateway ended with exit code {}", fatal.code).into(),
+                );
             }
             if Instant::now() > until {
                 let limit = GATEWAY_START_MAX.as_secs();
-                return Err(anyhow::anyhow!("the gateway does not listen on {wanted} after {limit} s").into());
+                return Err(anyhow::anyhow!(
+                    "the gateway does not listen on {wanted} after {limit} s"
+                )
+                .into());
             }
             async_std::task::sleep(LOOK_EVERY).await;
         }
@@ -234,11 +245,15 @@ impl Site {
                 (id.to_owned(), admin.post(&path, &json!({})).await?)
             }
             None => {
-                let pool = admin.post("/api/v1/pools", &json!({"name": "default"})).await?;
+                let pool = admin
+                    .post("/api/v1/pools", &json!({"name": "default"}))
+                    .await?;
                 (pool["id"].as_str().unwrap_or_default().to_owned(), pool)
             }
         };
-        let token = reply["token"].as_str().context("the gateway gave no token")?;
+        let token = reply["token"]
+            .as_str()
+            .context("the gateway gave no token")?;
         let access = Access {
             pool,
             token: token.to_owned(),
@@ -251,10 +266,15 @@ impl Site {
     /// A place for a first job; nothing is changed once there is any project.
     async fn first_project(&self, admin: &Admin, pool: &str) -> Result<(), Failure> {
         let projects = admin.get("/api/v1/projects").await?;
-        if projects.as_array().is_some_and(|projects| !projects.is_empty()) {
+        if projects
+            .as_array()
+            .is_some_and(|projects| !projects.is_empty())
+        {
             return Ok(());
         }
-        let project = admin.post("/api/v1/projects", &json!({"name": PROJECT})).await?;
+        let project = admin
+            .post("/api/v1/projects", &json!({"name": PROJECT}))
+            .await?;
         let id = project["id"].as_str().context("a project without id")?;
         let path = format!("/api/v1/pools/{pool}/projects/{id}");
         admin.call("PUT", &path, None).await.map(drop)
@@ -274,7 +294,10 @@ impl Site {
     fn child(&self, role: &str, decided: Vec<(&str, String)>) -> Recipe {
         let mut pairs = self.agent.set.clone();
         let data_dir = self.gateway.data_dir.display().to_string();
-        let common = [("SLUICE_DATA_DIR", data_dir), ("SLUICE_PARENT_PIPE", "1".into())];
+        let common = [
+            ("SLUICE_DATA_DIR", data_dir),
+            ("SLUICE_PARENT_PIPE", "1".into()),
+        ];
         for (name, value) in decided.into_iter().chain(common) {
             pairs.retain(|(key, _)| key != name);
             pairs.push((name.to_owned(), value));
@@ -282,7 +305,9 @@ impl Site {
         if role == "gateway" {
             // It runs no jobs, so it is told neither the pool's token nor the broker.
             pairs.retain(|(name, _)| {
-                !SETTINGS.iter().any(|setting| setting.secret && setting.name == name)
+                !SETTINGS
+                    .iter()
+                    .any(|setting| setting.secret && setting.name == name)
             });
         }
         Recipe {
@@ -308,7 +333,9 @@ impl Site {
             }
             match self.fatal.1.try_recv() {
                 Ok(fatal) if fatal.code == EXIT_REFUSED => {
-                    return Err(Failure::Refused("the gateway refuses the kept token".into()));
+                    return Err(Failure::Refused(
+                        "the gateway refuses the kept token".into(),
+                    ));
                 }
                 Ok(fatal) => {
                     let what = format!("the {} ended with exit code {}", fatal.name, fatal.code);
@@ -316,7 +343,9 @@ impl Site {
                 }
                 Err(_) if Instant::now() > until => {
                     let limit = AGENT_START_MAX.as_secs();
-                    return Err(anyhow::anyhow!("the agent is not connected after {limit} s").into());
+                    return Err(
+                        anyhow::anyhow!("the agent is not connected after {limit} s").into(),
+                    );
                 }
                 Err(_) => async_std::task::sleep(LOOK_EVERY).await,
             }
@@ -387,7 +416,11 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").expect("any port");
         let port = free.local_addr().expect("an address").port();
         let before = json!(format!("http://127.0.0.1:{port}"));
-        assert_ne!(free_address(&before, port), format!("127.0.0.1:{port}"), "it is taken");
+        assert_ne!(
+            free_address(&before, port),
+            format!("127.0.0.1:{port}"),
+            "it is taken"
+        );
         assert_eq!(free_address(&Value::Null, port), "127.0.0.1:0");
         drop(free);
         assert_eq!(free_address(&before, 1), format!("127.0.0.1:{port}"));

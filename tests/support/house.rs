@@ -383,8 +383,10 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        self.workers.iter_mut().for_each(Process::end);
-        self.bridge.iter_mut().for_each(Process::end);
+        self.workers
+            .iter_mut()
+            .for_each(|worker| drop(worker.end()));
+        self.bridge.iter_mut().for_each(|bridge| drop(bridge.end()));
         self.agent.end();
         self.gateway.end();
         if std::thread::panicking() {
