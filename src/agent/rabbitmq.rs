@@ -27,8 +27,6 @@ use crate::agent::supervise::{Environment, Lifeline, Recipe};
 
 /// Where Debian and the upstream packages unpack the server.
 const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
-/// The node's name. `localhost` needs no name service and survives a change of the host's name.
-const NODENAME: &str = "rabbit@localhost";
 const USER: &str = "sluice";
 /// How long a start may take: 4 s here, a busy machine with data to recover needs more.
 pub const START_MAX: Duration = Duration::from_secs(60);
@@ -52,6 +50,10 @@ const QUOTE_LINES: usize = 12;
 /// What keeps over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
+    /// Its first part is this node's alone: a name that another broker on the
+    /// host has registered with its epmd is refused at start. `localhost` needs
+    /// no name service and survives a change of the host's name.
+    name: String,
     pub amqp_port: u16,
     pub distribution_port: u16,
     password: String,
@@ -169,6 +171,10 @@ impl Node {
         Ok(Self {
             amqp_port: amqp.local_addr()?.port(),
             distribution_port: distribution.local_addr()?.port(),
+            name: match kept {
+                Some(node) => node.name.clone(),
+                None => format!("sluice-{}@localhost", &random_hex()?[..12]),
+            },
             password: match kept {
                 Some(node) => node.password.clone(),
                 None => random_hex()?,
@@ -242,7 +248,7 @@ impl Node {
             ("HOME", dir.display().to_string()),
             ("PATH", format!("{path}:/usr/sbin:/usr/bin:/sbin:/bin")),
             ("LANG", "C.UTF-8".into()),
-            ("RABBITMQ_NODENAME", NODENAME.into()),
+            ("RABBITMQ_NODENAME", self.name.clone()),
             ("RABBITMQ_MNESIA_BASE", below("mnesia")),
             ("RABBITMQ_LOG_BASE", below("log")),
             ("RABBITMQ_CONFIG_FILE", below("rabbitmq.conf")),
@@ -302,6 +308,7 @@ mod tests {
 
     fn node() -> Node {
         Node {
+            name: "sluice-1@localhost".into(),
             amqp_port: 1111,
             distribution_port: 2222,
             password: "secret".into(),
@@ -353,6 +360,7 @@ mod tests {
         let _taken = listener(Some(first.amqp_port)).expect("it is free");
         let moved = Node::prepare(dir.path()).expect("moved");
         assert_ne!(moved.amqp_port, first.amqp_port);
+        assert_eq!(moved.name, first.name, "the data belong to this name");
         assert_eq!(
             moved.password, first.password,
             "the data know only this one"

@@ -254,9 +254,8 @@ fn describe(status: Option<ExitStatus>) -> (Option<i32>, String) {
 }
 
 fn spawn(recipe: &Recipe, record: &Path) -> anyhow::Result<Child> {
-    let mut command = recipe.command()?;
-    command.process_group(0);
-    let child = async_process::Command::from(command)
+    let child = recipe
+        .command()?
         .spawn()
         .with_context(|| format!("start {}", recipe.program.display()))?;
     if let Some(identity) = Identity::of(child.id().cast_signed())
@@ -270,7 +269,7 @@ fn spawn(recipe: &Recipe, record: &Path) -> anyhow::Result<Child> {
 // === impl Recipe ===
 
 impl Recipe {
-    fn command(&self) -> anyhow::Result<std::process::Command> {
+    fn command(&self) -> anyhow::Result<async_process::Command> {
         let setpriv = SETPRIV.iter().map(Path::new).find(|path| path.is_file());
         let mut command = match (self.lifeline, setpriv) {
             (Lifeline::Kernel, Some(setpriv)) => {
@@ -293,6 +292,12 @@ impl Recipe {
                 });
             }
         }
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        command.process_group(0);
+        // Streams are set after this step, which forgets any that were set before.
+        let mut command = async_process::Command::from(command);
         command.stdin(match self.lifeline {
             Lifeline::Pipe => Stdio::piped(),
             Lifeline::Kernel | Lifeline::Idleness => Stdio::null(),
@@ -306,9 +311,6 @@ impl Recipe {
             None => {
                 command.stdout(Stdio::null()).stderr(Stdio::inherit());
             }
-        }
-        if let Some(dir) = &self.dir {
-            command.current_dir(dir);
         }
         Ok(command)
     }
@@ -404,6 +406,31 @@ mod tests {
         group.stop(&Shutdown::new()).await;
         assert!(!second.is_alive(), "the second one is gone");
         assert!(!dir.path().join("w").exists(), "and its record too");
+    }
+
+    #[async_std::test]
+    async fn a_child_holds_the_streams_its_recipe_says() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (group, _fatal) = group(dir.path());
+        let output = dir.path().join("output");
+        let mut recipe = shell("w", "echo said; exec sleep 1000", Lifeline::Pipe);
+        recipe.output = Some(output.clone());
+        group.start(recipe, POLICY);
+        let child = recorded(&dir.path().join("w")).await;
+        while std::fs::read_to_string(&output).unwrap_or_default() != "said\n" {
+            async_std::task::sleep(Duration::from_millis(5)).await;
+        }
+        let stream = |number: u8| {
+            let link = std::fs::read_link(format!("/proc/{}/fd/{number}", child.pid));
+            link.expect("an open stream").display().to_string()
+        };
+        assert!(
+            stream(0).starts_with("pipe:"),
+            "its lifeline: {}",
+            stream(0)
+        );
+        assert_eq!(stream(2), output.display().to_string());
+        group.stop(&Shutdown::new()).await;
     }
 
     #[async_std::test]

@@ -359,12 +359,13 @@ fn child(
         .envs(pairs)
         .env("SLUICE_DATA_DIR", dir)
         .env("SLUICE_PARENT_PIPE", "1")
+        // A terminal's Ctrl-C is the rig's to pass on, in order.
+        .process_group(0);
+    // Streams are set after this step, which forgets any that were set before.
+    Command::from(command)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
-        // A terminal's Ctrl-C is the rig's to pass on, in order.
-        .process_group(0);
-    Command::from(command)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("start `sluice {role}`"))

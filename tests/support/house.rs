@@ -383,10 +383,9 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        self.workers
-            .iter_mut()
-            .for_each(|worker| drop(worker.end()));
-        self.bridge.iter_mut().for_each(|bridge| drop(bridge.end()));
+        for process in self.workers.iter_mut().chain(&mut self.bridge) {
+            process.end();
+        }
         self.agent.end();
         self.gateway.end();
         if std::thread::panicking() {
