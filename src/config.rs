@@ -194,6 +194,8 @@ pub struct WorkerConfig {
     pub slots: u32,
     pub egress: EgressConfig,
     pub runtime: RuntimeConfig,
+    /// Below this much free space in the data directory no work is taken.
+    pub disk_free_bytes_min: u64,
     pub drain: Duration,
 }
 
@@ -352,6 +354,7 @@ impl<'a> Reader<'a> {
             slots: self.number("SLUICE_SLOTS", 64, 1, 1_000),
             egress: self.egress(),
             runtime: self.runtime(),
+            disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
             drain: self.seconds("SLUICE_DRAIN_S", 300),
         }
     }

@@ -11,6 +11,7 @@
 //! `docs/architecture.md` walks through it.
 
 // The base: no door and no role below this line is imported by it.
+pub mod agent_id;
 pub mod backoff;
 pub mod config;
 pub mod shutdown;

@@ -8,6 +8,7 @@
 //! ```
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::future::{Either, select};
@@ -24,8 +25,9 @@ use sluice_proto::job::{Attempt, Job};
 use sluice_proto::queue::{Control, Presence, header};
 use sluice_proto::report::{Body, Cause, Failure, Finished, Outcome, Report};
 
+use crate::queue::health::Health;
 use crate::queue::link::Link;
-use crate::queue::{Error, message, topology, within};
+use crate::queue::{Error, message, topology};
 use crate::shutdown;
 use crate::telemetry::now_us;
 
@@ -69,7 +71,13 @@ pub struct Delivery<T> {
     pub published_s: u64,
     /// Which delivery of its dispatch it is, from 1. Grows with every delivery, whatever its reason.
     pub delivery: u32,
-    acker: Option<Acker>,
+    /// `None`: the broker took it for settled as it sent it.
+    receipt: Option<Receipt>,
+}
+
+struct Receipt {
+    acker: Acker,
+    health: Arc<Health>,
 }
 
 // === impl Link ===
@@ -111,9 +119,9 @@ impl Link {
     }
 
     async fn listen<T>(&self, exchange: &str, length_max: i64) -> Result<Deliveries<T>, Error> {
-        self.inner.health.check()?;
+        let health = &self.inner.health;
         let opening = self.inner.consuming.create_channel();
-        let channel = within("opening a channel", opening).await?;
+        let channel = health.within("opening a channel", opening).await?;
         let queue = topology::ear(&channel, exchange, length_max).await?;
         self.start(channel, queue, Feed::Signals).await
     }
@@ -124,11 +132,11 @@ impl Link {
         prefetch: u16,
         feed: Feed,
     ) -> Result<Deliveries<T>, Error> {
-        self.inner.health.check()?;
+        let health = &self.inner.health;
         let opening = self.inner.consuming.create_channel();
-        let channel = within("opening a channel", opening).await?;
+        let channel = health.within("opening a channel", opening).await?;
         let limited = channel.basic_qos(prefetch, BasicQosOptions::default());
-        within("setting a prefetch", limited).await?;
+        health.within("setting a prefetch", limited).await?;
         self.start(channel, queue, feed).await
     }
 
@@ -148,7 +156,8 @@ impl Link {
             options,
             FieldTable::default(),
         );
-        let consumer = within("starting to consume", consuming).await?;
+        let health = &self.inner.health;
+        let consumer = health.within("starting to consume", consuming).await?;
         Ok(Deliveries {
             link: self.clone(),
             channel,
@@ -178,7 +187,10 @@ impl<T: DeserializeOwned> Deliveries<T> {
                         delivered_us: now_us(),
                         published_s: properties.timestamp().unwrap_or(0),
                         delivery: message::delivery_number(properties, raw.redelivered),
-                        acker: (self.feed != Feed::Signals).then_some(raw.acker),
+                        receipt: (self.feed != Feed::Signals).then(|| Receipt {
+                            acker: raw.acker,
+                            health: self.link.inner.health.clone(),
+                        }),
                     });
                 }
                 Err(reason) => self.discard(raw, reason),
@@ -195,7 +207,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
         let cancelling = self
             .channel
             .basic_cancel(tag, BasicCancelOptions::default());
-        within("ending a consumer", cancelling).await?;
+        let health = &self.link.inner.health;
+        health.within("ending a consumer", cancelling).await?;
         // The broker has said that nothing follows, so the stream ends behind what is in it.
         let draining = async {
             while let Some(Ok(raw)) = self.consumer.next().await {
@@ -205,7 +218,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
             }
             Ok(())
         };
-        within("giving deliveries back", draining).await
+        health.within("giving deliveries back", draining).await
     }
 
     async fn pull(&mut self) -> Result<lapin::message::Delivery, Error> {
@@ -277,12 +290,9 @@ async fn bury_unread(
         &reason,
     )
     .await?;
-    within(
-        "an acknowledgement",
-        raw.acker.ack(BasicAckOptions::default()),
-    )
-    .await?;
-    Ok(())
+    let settled = raw.acker.ack(BasicAckOptions::default());
+    let health = &link.inner.health;
+    health.within("an acknowledgement", settled).await.map(drop)
 }
 
 /// The end of a job that cannot be read, as far as its properties tell which it was.
@@ -338,10 +348,11 @@ impl<T> Delivery<T> {
     /// Settles it: not its fault, back to its queue, near the front. Brokers
     /// before RabbitMQ 4.3 count this as a delivery all the same.
     pub async fn requeue(self) -> Result<(), Error> {
-        let Some(acker) = self.acker else {
+        let Some(Receipt { acker, health }) = self.receipt else {
             return Ok(());
         };
-        known(within("a requeue", acker.nack(back_to_queue())).await?)
+        let settled = acker.nack(back_to_queue());
+        known(health.within("a requeue", settled).await?)
     }
 
     /// Takes the item out; what is left settles as before.
@@ -352,18 +363,19 @@ impl<T> Delivery<T> {
             delivered_us: self.delivered_us,
             published_s: self.published_s,
             delivery: self.delivery,
-            acker: self.acker,
+            receipt: self.receipt,
         };
         (self.item, rest)
     }
 
     async fn settle(self, options: BasicAckOptions) -> Result<(), Error> {
-        let Some(acker) = self.acker else {
+        let Some(Receipt { acker, health }) = self.receipt else {
             return Ok(());
         };
         // Written, not confirmed: AMQP confirms no acknowledgement. If it is
         // lost with the link the message comes again, and repeats are normal.
-        known(within("an acknowledgement", acker.ack(options)).await?)
+        let settled = acker.ack(options);
+        known(health.within("an acknowledgement", settled).await?)
     }
 }
 

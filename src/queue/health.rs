@@ -4,15 +4,17 @@
 //!  alive ──connection error, silence, ended consumer, close──▶ dead (with the first cause)
 //! ```
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_std::channel;
 use async_std::task;
+use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt, select_biased};
 use lapin::{Connection, Event};
 
-use crate::queue::Error;
+use crate::queue::{Error, within};
 use crate::shutdown;
 
 /// How often a connection's own state is looked at, beside its events.
@@ -54,6 +56,23 @@ impl Health {
         self.cause.get().cloned().unwrap_or(Error::Closed)
     }
 
+    /// Bounds one request on a link: by time, and by the link's own end, as
+    /// lapin does not answer every request that its connection took along.
+    pub(super) async fn within<T>(
+        &self,
+        what: &'static str,
+        request: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, Error> {
+        self.check()?;
+        let bounded = std::pin::pin!(within(what, request));
+        let gone = std::pin::pin!(self.failed());
+        // The request first: an answer that is there counts, whatever came after it.
+        match select(bounded, gone).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right((cause, _)) => Err(cause),
+        }
+    }
+
     /// Why the broker takes no publishes at present, if so.
     pub(super) fn blocked(&self) -> Option<String> {
         self.blocked
@@ -89,6 +108,8 @@ impl Health {
                 match event {
                     Some(Event::ConnectionBlocked(reason)) => health.set_blocked(Some(reason)),
                     Some(Event::ConnectionUnblocked) => health.set_blocked(None),
+                    // The end of one channel; whoever uses it gets the error, and judges.
+                    Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
                     Some(Event::Error(error)) => return health.kill(error.into()),
                     None => return health.kill(Error::Lost("its events ended".into())),
                     Some(_) => {}

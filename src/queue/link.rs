@@ -94,6 +94,11 @@ impl Link {
         })
     }
 
+    /// What this link's pool uses on the broker.
+    pub fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
     /// Takes the pool's bridge lock for as long as this link lives.
     /// [`Error::LockHeld`] when another connection has it; the link lives on.
     pub async fn hold_bridge_lock(&self) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use sluice_proto::queue::{Control, Presence};
 use sluice_proto::report::{Cause, Report};
 
 use crate::queue::link::{Inner, Link};
-use crate::queue::{ANSWER_MAX, Error, message, topology, within};
+use crate::queue::{Error, message, topology};
 use crate::telemetry::now_us;
 
 // === impl Link ===
@@ -128,15 +128,14 @@ impl Inner {
             body,
             properties,
         );
-        let mut confirm = within("a publish", written).await?;
+        let mut confirm = self.health.within("a publish", written).await?;
         let confirmation = loop {
-            match async_std::future::timeout(ANSWER_MAX, &mut confirm).await {
-                Ok(confirmation) => break confirmation?,
+            match self.health.within("a publish", &mut confirm).await {
                 // A blocked broker reads nothing until its alarm is over; the
-                // message waits in the socket, and giving it up would only
-                // repeat it. The watchdog still ends this when the link dies.
-                Err(_) if self.health.blocked().is_some() => self.health.check()?,
-                Err(_) => return Err(Error::TimedOut("a publish")),
+                // message waits on its way, and giving it up would only repeat
+                // it. The watchdogs still end this when the link dies.
+                Err(Error::TimedOut(_)) if self.health.blocked().is_some() => {}
+                answer => break answer?,
             }
         };
         // An unroutable message is confirmed, and returned inside the confirm.
@@ -153,7 +152,6 @@ impl Inner {
     }
 
     async fn signal(&self, exchange: &str, kind: &'static str, body: &[u8]) -> Result<(), Error> {
-        self.health.check()?;
         let written = self.loose.basic_publish(
             topology::name(exchange)?,
             ShortString::default(),
@@ -161,7 +159,7 @@ impl Inner {
             body,
             message::of_signal(kind, now_s()),
         );
-        match within("a publish", written).await {
+        match self.health.within("a publish", written).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 self.health.kill(error.clone());

@@ -68,9 +68,9 @@ pub struct Cancels {
 // === impl Finished ===
 
 impl Finished {
-    pub fn remember(&mut self, job: JobId, dispatch: u32, end: &Arc<report::Finished>) {
-        let size = size_of_end(end);
-        let kept = (size <= FINISHED_ONE_BYTES_MAX).then(|| Arc::clone(end));
+    pub fn remember(&mut self, job: JobId, dispatch: u32, end: Arc<report::Finished>) {
+        let size = size_of_end(&end);
+        let kept = (size <= FINISHED_ONE_BYTES_MAX).then_some(end);
         let bytes = ENTRY_BYTES + kept.as_ref().map_or(0, |_| size);
         let entry = Entry {
             dispatch,
@@ -97,10 +97,7 @@ impl Finished {
         match self.entries.get(job) {
             None => Recalled::Nothing,
             Some(entry) if entry.dispatch >= dispatch => Recalled::Reported,
-            Some(entry) => entry
-                .end
-                .clone()
-                .map_or(Recalled::Nothing, Recalled::Again),
+            Some(entry) => entry.end.clone().map_or(Recalled::Nothing, Recalled::Again),
         }
     }
 
@@ -184,7 +181,7 @@ mod tests {
     fn the_same_dispatch_is_known_and_a_later_one_is_reported_again() {
         let mut finished = Finished::default();
         let end = end_of(10);
-        finished.remember(job(1), 2, &end);
+        finished.remember(job(1), 2, Arc::clone(&end));
         assert_eq!(finished.recall(&job(1), 1), Recalled::Reported);
         assert_eq!(finished.recall(&job(1), 2), Recalled::Reported);
         assert_eq!(finished.recall(&job(1), 3), Recalled::Again(end));
@@ -194,7 +191,7 @@ mod tests {
     #[test]
     fn a_large_end_is_not_kept_so_a_later_dispatch_runs_again() {
         let mut finished = Finished::default();
-        finished.remember(job(1), 1, &end_of(FINISHED_ONE_BYTES_MAX));
+        finished.remember(job(1), 1, end_of(FINISHED_ONE_BYTES_MAX));
         assert_eq!(finished.recall(&job(1), 1), Recalled::Reported);
         assert_eq!(finished.recall(&job(1), 2), Recalled::Nothing);
     }
@@ -203,11 +200,11 @@ mod tests {
     fn memory_is_bounded_by_number_and_by_bytes_and_forgets_the_oldest() {
         let mut finished = Finished::default();
         for n in 0..=FINISHED_MAX {
-            finished.remember(job(n), 1, &end_of(1));
+            finished.remember(job(n), 1, end_of(1));
         }
         assert!(!finished.contains(&job(0)) && finished.contains(&job(1)));
         for n in 0..1_000 {
-            finished.remember(job(100_000 + n), 1, &end_of(FINISHED_ONE_BYTES_MAX - 512));
+            finished.remember(job(100_000 + n), 1, end_of(FINISHED_ONE_BYTES_MAX - 512));
         }
         assert!(finished.bytes <= FINISHED_BYTES_MAX, "{}", finished.bytes);
         assert_eq!(finished.entries.len(), finished.order.len());

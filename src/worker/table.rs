@@ -85,8 +85,11 @@ pub enum How {
 pub enum Settled<D> {
     /// It does; a delivery adopted meanwhile is to be acked too.
     Done { adopted: Option<D> },
-    /// A later attempt was adopted meanwhile: the end is to be reported for that.
-    Raised(Attempt),
+    /// A later dispatch was adopted meanwhile: the end is to be reported for that.
+    Raised {
+        attempt: Attempt,
+        end: Box<report::Finished>,
+    },
 }
 
 // === impl Table ===
@@ -103,7 +106,13 @@ impl<D> Default for Table<D> {
 
 impl<D> Table<D> {
     /// Takes a delivery in.
-    pub fn arrive(&mut self, job: &JobId, attempt: Attempt, delivery: D, now: Instant) -> Arrival<D> {
+    pub fn arrive(
+        &mut self,
+        job: &JobId,
+        attempt: Attempt,
+        delivery: D,
+        now: Instant,
+    ) -> Arrival<D> {
         let Some(held) = self.held.get_mut(job) else {
             let held = Held {
                 attempt,
@@ -159,9 +168,9 @@ impl<D> Table<D> {
         self.held.get(job)?.cancelled.clone()
     }
 
-    /// Ends a job wherever it is: a running one is aborted, one that is not here
-    /// is remembered. Whether it waits here, so that a slot should look at it soon.
-    pub fn cancel(&mut self, job: &JobId, reason: &str, now: Instant) -> bool {
+    /// Ends a job wherever it is: a running one is aborted, a waiting one will not
+    /// be started, one that is not here is remembered. A repeat changes nothing.
+    pub fn cancel(&mut self, job: &JobId, reason: &str, now: Instant) {
         match self.held.get_mut(job) {
             Some(held) => {
                 held.cancelled.get_or_insert_with(|| reason.to_owned());
@@ -169,14 +178,9 @@ impl<D> Table<D> {
                     // The invocation may have ended on its own: then there is nothing to abort.
                     let _ = abort.send(());
                 }
-                !held.in_slot
             }
-            None => {
-                if !self.finished.contains(job) {
-                    self.cancels.remember(job.clone(), reason, now);
-                }
-                false
-            }
+            None if self.finished.contains(job) => {}
+            None => self.cancels.remember(job.clone(), reason, now),
         }
     }
 
@@ -194,25 +198,32 @@ impl<D> Table<D> {
         &mut self,
         job: &JobId,
         reported: Attempt,
-        end: &Arc<report::Finished>,
+        end: Box<report::Finished>,
     ) -> Settled<D> {
-        let Some(held) = self.held.get(job) else {
-            return Settled::Done { adopted: None };
-        };
         // A mere redelivery of the reported dispatch needs no second report.
-        if held.attempt.dispatch > reported.dispatch {
-            return Settled::Raised(held.attempt);
+        if let Some(attempt) = self.attempt(job)
+            && attempt.dispatch > reported.dispatch
+        {
+            return Settled::Raised { attempt, end };
         }
-        self.finished.remember(job.clone(), reported.dispatch, end);
+        let dispatch = reported.dispatch;
+        self.finished
+            .remember(job.clone(), dispatch, Arc::from(end));
+        let held = self.held.remove(job);
         Settled::Done {
-            adopted: self.release(job),
+            adopted: held.and_then(|held| held.delivery),
         }
     }
 
-    /// Forgets a job that is settled without an end of its own. A delivery that
-    /// was adopted meanwhile is handed out, to be settled in the same way.
-    pub fn release(&mut self, job: &JobId) -> Option<D> {
-        self.held.remove(job)?.delivery
+    /// Forgets a job that goes on elsewhere, or later. A delivery that was
+    /// adopted meanwhile is handed out, to be settled in the same way.
+    pub fn release(&mut self, job: &JobId, now: Instant) -> Option<D> {
+        let held = self.held.remove(job)?;
+        // Whoever wanted it to end wants that still when it comes back.
+        if let Some(reason) = &held.cancelled {
+            self.cancels.remember(job.clone(), reason, now);
+        }
+        held.delivery
     }
 
     /// The link is gone, and every delivery of it with it: the broker has the
@@ -225,14 +236,17 @@ impl<D> Table<D> {
     }
 
     /// Hands out what waits, to be given back.
-    pub fn give_back_waiting(&mut self) -> Vec<D> {
+    pub fn give_back_waiting(&mut self, now: Instant) -> Vec<D> {
         let waiting: Vec<JobId> = self
             .held
             .iter()
             .filter(|(_, held)| !held.in_slot)
             .map(|(job, _)| job.clone())
             .collect();
-        waiting.iter().filter_map(|job| self.release(job)).collect()
+        waiting
+            .iter()
+            .filter_map(|job| self.release(job, now))
+            .collect()
     }
 
     /// Jobs in slots.
@@ -250,8 +264,8 @@ mod tests {
         Attempt { dispatch, delivery }
     }
 
-    fn end() -> Arc<report::Finished> {
-        Arc::new(report::Finished {
+    fn end() -> Box<report::Finished> {
+        Box::new(report::Finished {
             outcome: Outcome::Succeeded {
                 result: b"1".to_vec(),
             },
@@ -286,7 +300,7 @@ mod tests {
         assert_eq!(table.attempt(&job), Some(attempt(1, 2)));
         let arrival = table.arrive(&job, attempt(2, 1), 3, now);
         assert_eq!(arrival, Arrival::Adopted { replaced: Some(2) });
-        let settled = table.settle(&job, attempt(2, 1), &end());
+        let settled = table.settle(&job, attempt(2, 1), end());
         assert_eq!(settled, Settled::Done { adopted: Some(3) });
         assert_eq!(table.in_slots(), 0);
     }
@@ -304,20 +318,24 @@ mod tests {
     fn an_end_reported_for_an_older_dispatch_is_reported_again_before_it_settles() {
         let (mut table, job, _abort) = running();
         table.arrive(&job, attempt(2, 1), 2, Instant::now());
-        let settled = table.settle(&job, attempt(1, 1), &end());
-        assert_eq!(settled, Settled::Raised(attempt(2, 1)));
-        let settled = table.settle(&job, attempt(2, 1), &end());
+        let settled = table.settle(&job, attempt(1, 1), end());
+        let raised = Settled::Raised {
+            attempt: attempt(2, 1),
+            end: end(),
+        };
+        assert_eq!(settled, raised);
+        let settled = table.settle(&job, attempt(2, 1), end());
         assert_eq!(settled, Settled::Done { adopted: Some(2) });
     }
 
     #[test]
     fn a_finished_job_that_comes_again_is_acked_and_a_later_dispatch_reported_again() {
         let (mut table, job, _abort) = running();
-        table.settle(&job, attempt(1, 1), &end());
+        table.settle(&job, attempt(1, 1), end());
         table.arrive(&job, attempt(1, 2), 2, Instant::now());
         let start = table.start(&job).expect("it waits");
         assert!(matches!(start.how, How::Reported), "{:?}", start.how);
-        table.release(&job);
+        table.release(&job, Instant::now());
         table.arrive(&job, attempt(2, 1), 3, Instant::now());
         let start = table.start(&job).expect("it waits");
         assert!(matches!(start.how, How::Again(_)), "{:?}", start.how);
@@ -338,7 +356,7 @@ mod tests {
     fn what_waits_is_given_back_and_what_runs_is_kept() {
         let (mut table, job, _abort) = running();
         table.arrive(&JobId::from("k"), attempt(1, 1), 7, Instant::now());
-        assert_eq!(table.give_back_waiting(), [7]);
+        assert_eq!(table.give_back_waiting(Instant::now()), [7]);
         assert_eq!(table.in_slots(), 1);
         assert_eq!(table.attempt(&job), Some(attempt(1, 1)));
     }
@@ -347,8 +365,8 @@ mod tests {
     fn a_running_job_is_aborted_by_a_cancel_and_a_repeat_changes_nothing() {
         let (mut table, job, mut abort) = running();
         assert_eq!(abort.try_recv(), Ok(None));
-        assert!(!table.cancel(&job, "enough", Instant::now()));
-        assert!(!table.cancel(&job, "more", Instant::now()));
+        table.cancel(&job, "enough", Instant::now());
+        table.cancel(&job, "more", Instant::now());
         assert_eq!(abort.try_recv(), Ok(Some(())));
         assert_eq!(table.cancelled(&job).as_deref(), Some("enough"));
     }
@@ -356,7 +374,7 @@ mod tests {
     #[test]
     fn a_cancel_that_comes_first_meets_the_job_when_it_comes() {
         let (mut table, job) = (Table::default(), JobId::from("j"));
-        assert!(!table.cancel(&job, "never mind", Instant::now()));
+        table.cancel(&job, "never mind", Instant::now());
         table.arrive(&job, attempt(1, 1), 1, Instant::now());
         let start = table.start(&job).expect("it waits");
         assert!(
@@ -367,12 +385,31 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_meets_a_waiting_job_and_says_so() {
+    fn a_cancelled_job_that_goes_back_is_cancelled_when_it_returns() {
+        let (mut table, job, _abort) = running();
+        let now = Instant::now();
+        table.cancel(&job, "stop", now);
+        assert_eq!(table.release(&job, now), None);
+        table.arrive(&job, attempt(1, 2), 2, now);
+        let start = table.start(&job).expect("it waits");
+        assert!(
+            matches!(start.how, How::Cancelled { .. }),
+            "{:?}",
+            start.how
+        );
+    }
+
+    #[test]
+    fn a_cancel_meets_a_waiting_job() {
         let (mut table, job) = (Table::default(), JobId::from("j"));
         table.arrive(&job, attempt(1, 1), 1, Instant::now());
-        assert!(table.cancel(&job, "stop", Instant::now()));
+        table.cancel(&job, "stop", Instant::now());
         let start = table.start(&job).expect("it waits");
-        assert!(matches!(start.how, How::Cancelled { .. }), "{:?}", start.how);
+        assert!(
+            matches!(start.how, How::Cancelled { .. }),
+            "{:?}",
+            start.how
+        );
     }
 
     #[test]

@@ -77,7 +77,10 @@ mod tests {
     #[async_std::test]
     async fn a_waiter_sees_the_value_set_before_and_after_it_came() {
         let watch = Arc::new(Watch::new(1));
-        assert_eq!(watch.wait(|n| (*n == 1).then_some("at once")).await, "at once");
+        assert_eq!(
+            watch.wait(|n| (*n == 1).then_some("at once")).await,
+            "at once"
+        );
         let setter = Arc::clone(&watch);
         spawn_detached(async move {
             setter.set(2);
