@@ -370,3 +370,27 @@ fn remove_socket(path: &Path) {
         tracing::warn!(%error, "The socket {} cannot be removed", path.display());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Reader;
+
+    #[test]
+    fn root_is_refused_unless_nothing_of_the_agent_would_run_as_root() {
+        let config = |set: &'static [(&str, &str)]| {
+            let look_up = |name: &str| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            Reader::new(&look_up).agent()
+        };
+        let bare = config(&[]);
+        assert!(refuse_root(&bare, false).is_ok());
+        assert!(refuse_root(&bare, true).is_err_and(|why| why.contains("runuser")));
+        let one = config(&[("AMQP_URL", "amqp://b")]);
+        assert!(refuse_root(&one, true).is_err());
+        let both = config(&[("AMQP_URL", "amqp://b"), ("CONTAINER_HOST", "unix:///p")]);
+        assert!(refuse_root(&both, true).is_ok());
+    }
+}
