@@ -17,11 +17,11 @@ const BOTH: &[&str] = &[
     "NO_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    "SLUICE_DISK_FREE_MB_MIN",
     "SLUICE_DRAIN_S",
     "SLUICE_LOG",
     "SLUICE_LOG_FORMAT",
 ];
-const BRIDGE: &[&str] = &["SLUICE_DISK_FREE_MB_MIN"];
 const WORKER: &[&str] = &[
     "XDG_RUNTIME_DIR",
     "XDG_DATA_HOME",
@@ -46,7 +46,7 @@ pub struct Services {
 }
 
 pub fn bridge(exe: &Path, config: &AgentConfig, services: &Services) -> Recipe {
-    let mut pairs = chosen(config, &[BOTH, BRIDGE]);
+    let mut pairs = chosen(config, &[BOTH]);
     pairs.extend(owned([
         ("FLOWS_GATEWAY_ENDPOINT", config.gateway.as_str()),
         ("FLOWS_AGENT_POOL_ID", &config.pool_id),
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_lists_name_settings_that_exist() {
-        for name in [BOTH, BRIDGE, WORKER].concat() {
+        for name in [BOTH, WORKER].concat() {
             assert!(
                 SETTINGS.iter().any(|setting| setting.name == name),
                 "{name}"
