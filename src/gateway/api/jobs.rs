@@ -1,0 +1,292 @@
+//! Jobs: made, waited for, looked at, cancelled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_std::future::timeout;
+use futures::future::{Either, select};
+use serde_json::{Value, json};
+
+use crate::gateway::Gateway;
+use crate::gateway::api::request;
+use crate::gateway::auth::Caller;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Head, Reply};
+use crate::gateway::json::Fields;
+use crate::gateway::line::{Cancelled, Ended, view};
+use crate::store::jobs::{Filter, LIST_MAX, State, Stored};
+
+/// The longest wait for a job's end, in seconds.
+const WAIT_S_MAX: u64 = 300;
+/// How long a commit may take before the caller is told that the store is in trouble.
+const COMMIT_MAX: Duration = Duration::from_secs(10);
+/// Lines of a log in one answer.
+const LOG_LINES_MAX: u64 = 10_000;
+/// Calls in one answer; no job records more.
+const CALLS_MAX: u32 = 1_000;
+/// The longest reason for a cancel, in bytes.
+const REASON_BYTES_MAX: usize = 1_024;
+
+/// A job that the caller may see, live or ended.
+enum Found {
+    Live(Value),
+    Ended(Box<Stored>),
+}
+
+pub async fn create(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    head: &Head,
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    let wait = wait(head)?;
+    if gateway.is_draining() {
+        return Err(ApiError::later(
+            503,
+            "the gateway is about to stop and takes no more jobs",
+            2,
+        ));
+    }
+    if let Some(trouble) = gateway.store.trouble() {
+        return Err(ApiError::later(503, trouble, 2));
+    }
+    let new = request::read(gateway, caller, body).await?;
+    let created = gateway
+        .line
+        .create(new, wait.is_some())
+        .map_err(|full| ApiError::later(429, full.0, 1))?;
+    if let (Some(wait), Some(ended)) = (wait, created.ended)
+        && let Some(job) = until_ended(gateway, ended, wait).await
+    {
+        return Ok(Reply::raw(&job));
+    }
+    match timeout(COMMIT_MAX, created.committed).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => {
+            return Err(ApiError::later(
+                503,
+                format!(
+                    "job {} is not committed yet: the store is slow or cannot write; ask for it later",
+                    created.id
+                ),
+                2,
+            ));
+        }
+    }
+    Ok(show(&find(gateway, caller, &created.id).await?))
+}
+
+pub async fn get(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    head: &Head,
+    id: &str,
+) -> Result<Reply, ApiError> {
+    let wait = wait(head)?;
+    let found = find(gateway, caller, id).await?;
+    if let (Found::Live(_), Some(wait)) = (&found, wait)
+        && let Some(ended) = gateway.line.wait(id)
+    {
+        if let Some(job) = until_ended(gateway, ended, wait).await {
+            return Ok(Reply::raw(&job));
+        }
+        return Ok(show(&find(gateway, caller, id).await?));
+    }
+    if let (Found::Live(_), Some(_)) = (&found, wait) {
+        // It has ended between the two looks.
+        return Ok(show(&find(gateway, caller, id).await?));
+    }
+    Ok(show(&found))
+}
+
+pub async fn list(gateway: &Gateway, caller: &Caller, head: &Head) -> Result<Reply, ApiError> {
+    let project = head.query("project").map(str::to_owned);
+    if let Some(project) = &project {
+        caller.project(project)?;
+    }
+    let state = match head.query("state") {
+        None => None,
+        Some(word) => Some(State::parse(word).ok_or_else(|| {
+            ApiError::bad(format!("`state` in the query is `{word}`, which is none"))
+        })?),
+    };
+    let before = head.query_number("before")?;
+    let filter = Filter {
+        projects: project
+            .map(|project| vec![project])
+            .or_else(|| caller.projects()),
+        pool: head.query("pool").map(str::to_owned),
+        state,
+        kind: head.query("kind").map(str::to_owned),
+        before: before.and_then(|before| i64::try_from(before).ok()),
+        limit: head
+            .query_number("limit")?
+            .and_then(|limit| u32::try_from(limit).ok())
+            .unwrap_or(100)
+            .clamp(1, LIST_MAX),
+    };
+    let jobs = gateway.store.jobs(&filter).await?;
+    let next = jobs
+        .last()
+        .filter(|_| jobs.len() as u32 == filter.limit)
+        .map(|(spec, _)| spec.seq);
+    let jobs: Vec<Value> = jobs
+        .iter()
+        .map(|(spec, progress)| view::live(spec, progress, None))
+        .collect();
+    Ok(Reply::data(&json!({"jobs": jobs, "next_before": next})))
+}
+
+pub async fn trace(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    let trace = match find(gateway, caller, id).await? {
+        Found::Ended(job) => view::trace(&job.spec, &job.progress, job.ending.as_ref()),
+        Found::Live(_) => match gateway.line.look(id) {
+            Some((spec, progress, _)) => view::trace(&spec, &progress, None),
+            None => return Err(ApiError::not_found(format!("job {id}"))),
+        },
+    };
+    Ok(Reply::data(&trace))
+}
+
+pub async fn calls(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    let seq = seq(gateway, caller, id).await?;
+    let read = |json: &Option<String>| {
+        json.as_deref()
+            .and_then(|json| serde_json::from_str::<Value>(json).ok())
+    };
+    let calls: Vec<Value> = gateway
+        .store
+        .calls(seq, CALLS_MAX)
+        .await?
+        .iter()
+        .map(|call| {
+            json!({
+                "number": call.number.number,
+                "attempt": format!("{}.{}", call.number.dispatch, call.number.delivery),
+                "method": call.method,
+                "args": read(&call.args),
+                "answer": read(&call.answer),
+                "at_us": call.at_us,
+            })
+        })
+        .collect();
+    Ok(Reply::data(&calls))
+}
+
+pub async fn log(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    head: &Head,
+    id: &str,
+) -> Result<Reply, ApiError> {
+    let seq = seq(gateway, caller, id).await?;
+    let number =
+        |name: &str, default: u64| Ok::<_, ApiError>(head.query_number(name)?.unwrap_or(default));
+    let limit = number("limit", LOG_LINES_MAX)?.clamp(1, LOG_LINES_MAX);
+    let skip = number("skip", 0)?;
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let lines: Vec<Value> = gateway
+        .store
+        .log(seq, small(skip), small(limit))
+        .await?
+        .iter()
+        .map(|line| {
+            json!({
+                "attempt": format!("{}.{}", line.dispatch, line.delivery),
+                "seq": line.line,
+                "at_us": line.at_us,
+                "level": line.level,
+                "text": line.text,
+            })
+        })
+        .collect();
+    Ok(Reply::data(&lines))
+}
+
+pub async fn cancel(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    let mut fields = Fields::read(body)?;
+    let reason = fields
+        .text("reason")?
+        .unwrap_or_else(|| "cancelled".to_owned());
+    fields.finish()?;
+    if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
+        return Err(ApiError::bad(format!(
+            "`reason` must have 1 to {REASON_BYTES_MAX} bytes"
+        )));
+    }
+    find(gateway, caller, id).await?;
+    let ended = gateway.line.wait(id);
+    match gateway.line.cancel(id, &reason) {
+        Cancelled::AtOnce => {
+            if let Some(ended) = ended
+                && let Some(job) = until_ended(gateway, ended, COMMIT_MAX).await
+            {
+                return Ok(Reply::raw(&job));
+            }
+        }
+        Cancelled::Asked | Cancelled::NotLive => {}
+    }
+    Ok(show(&find(gateway, caller, id).await?))
+}
+
+/// The job's end, or nothing if it does not come in time or the gateway stops.
+async fn until_ended(gateway: &Gateway, ended: Ended, wait: Duration) -> Option<Arc<Vec<u8>>> {
+    // The job goes on whatever happens to its callers, so nothing is lost by giving up.
+    let ended = timeout(wait, ended);
+    match select(Box::pin(ended), Box::pin(gateway.shutdown.draining())).await {
+        Either::Left((Ok(Ok(job)), _)) => Some(job),
+        Either::Left(_) | Either::Right(_) => None,
+    }
+}
+
+fn wait(head: &Head) -> Result<Option<Duration>, ApiError> {
+    let wait = head.query_number("wait")?.filter(|seconds| *seconds > 0);
+    Ok(wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_S_MAX))))
+}
+
+async fn find(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Found, ApiError> {
+    if let Some((spec, progress, _)) = gateway.line.look(id) {
+        caller.project(&spec.project)?;
+        let waiting = (progress.state == State::Queued).then(|| {
+            let revoked = gateway.directory.is_revoked(&spec.pool);
+            gateway.line.waiting(&spec.pool, id, revoked)
+        });
+        return Ok(Found::Live(view::live(&spec, &progress, waiting)));
+    }
+    // Its end may be on its way to the disk: then it is answered from there.
+    if let Some(ended) = gateway.line.wait(id) {
+        drop(timeout(COMMIT_MAX, ended).await);
+    }
+    let stored = gateway
+        .store
+        .job(id)
+        .await?
+        .ok_or_else(|| ApiError::not_found(format!("job {id}")))?;
+    caller.project(&stored.spec.project)?;
+    Ok(Found::Ended(Box::new(stored)))
+}
+
+async fn seq(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<i64, ApiError> {
+    match find(gateway, caller, id).await? {
+        Found::Ended(job) => Ok(job.spec.seq),
+        Found::Live(_) => match gateway.line.look(id) {
+            Some((spec, ..)) => Ok(spec.seq),
+            None => Err(ApiError::not_found(format!("job {id}"))),
+        },
+    }
+}
+
+fn show(found: &Found) -> Reply {
+    match found {
+        Found::Live(job) => Reply::data(job),
+        Found::Ended(job) => match &job.ending {
+            Some(ending) => Reply::raw(&view::ended(&job.spec, &job.progress, ending)),
+            None => Reply::data(&view::live(&job.spec, &job.progress, None)),
+        },
+    }
+}

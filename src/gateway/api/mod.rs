@@ -1,0 +1,64 @@
+//! The API of people and programs: `/api/v1/…`, a file per noun.
+
+mod apps;
+mod jobs;
+mod keys;
+mod pools;
+mod projects;
+mod request;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::gateway::Gateway;
+use crate::gateway::auth::Caller;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Head, Reply, no_route};
+use crate::telemetry::now_ms;
+
+/// Whether the gateway is there; the one answer that needs no credentials.
+pub fn health() -> Value {
+    json!({"ok": true, "now_ms": now_ms(), "version": env!("CARGO_PKG_VERSION")})
+}
+
+/// Finds the handler. Every one of them takes the caller, so none can be reached without.
+pub async fn handle(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    head: &Head,
+    path: &[&str],
+    body: Vec<u8>,
+) -> Result<Reply, ApiError> {
+    match (head.method.as_str(), path) {
+        ("GET", ["projects"]) => Ok(projects::list(gateway, caller)),
+        ("POST", ["projects"]) => projects::create(gateway, caller, &body).await,
+        ("GET", ["pools"]) => Ok(pools::list(gateway, caller)),
+        ("POST", ["pools"]) => pools::create(gateway, caller, &body).await,
+        ("GET", ["pools", id]) => pools::get(gateway, caller, id),
+        ("PUT", ["pools", id, "projects", project]) => {
+            pools::expose(gateway, caller, id, project, true).await
+        }
+        ("DELETE", ["pools", id, "projects", project]) => {
+            pools::expose(gateway, caller, id, project, false).await
+        }
+        ("POST", ["pools", id, "rotate"]) => pools::rotate(gateway, caller, id, &body).await,
+        ("POST", ["pools", id, "revoke"]) => pools::revoke(gateway, caller, id).await,
+        ("GET", ["keys"]) => keys::list(gateway, caller),
+        ("POST", ["keys"]) => keys::create(gateway, caller, &body).await,
+        ("DELETE", ["keys", id]) => keys::delete(gateway, caller, id).await,
+        ("GET", ["apps"]) => apps::list(gateway, caller).await,
+        ("POST", ["apps"]) => apps::create(gateway, caller, &body).await,
+        ("GET", ["apps", id, "versions"]) => apps::versions(gateway, caller, id).await,
+        ("POST", ["apps", id, "versions"]) => apps::publish(gateway, caller, head, id, body).await,
+        ("GET", ["versions", id]) => apps::version(gateway, caller, id).await,
+        ("GET", ["jobs"]) => jobs::list(gateway, caller, head).await,
+        ("POST", ["jobs"]) => jobs::create(gateway, caller, head, &body).await,
+        ("GET", ["jobs", id]) => jobs::get(gateway, caller, head, id).await,
+        ("GET", ["jobs", id, "trace"]) => jobs::trace(gateway, caller, id).await,
+        ("GET", ["jobs", id, "calls"]) => jobs::calls(gateway, caller, id).await,
+        ("GET", ["jobs", id, "log"]) => jobs::log(gateway, caller, head, id).await,
+        ("POST", ["jobs", id, "cancel"]) => jobs::cancel(gateway, caller, id, &body).await,
+        (method, _) => Err(no_route(method, &head.path)),
+    }
+}

@@ -1,0 +1,120 @@
+//! Who calls. A [`Caller`] or a [`JobCaller`] is proof: a function that takes
+//! one cannot be reached without credentials.
+
+use std::collections::BTreeSet;
+
+use crate::gateway::Gateway;
+use crate::gateway::error::ApiError;
+use crate::gateway::line::Holder;
+use crate::gateway::secrets::{API_KEY_PREFIX, CREDENTIAL_BYTES_MAX};
+use crate::telemetry::now_ms;
+
+/// Somebody with a good API key.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The key's id, for logs.
+    pub key: String,
+    scope: Scope,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scope {
+    Admin,
+    Projects(BTreeSet<String>),
+}
+
+/// A worker that holds a job whose dispatch is current.
+#[derive(Debug, Clone)]
+pub struct JobCaller {
+    pub holder: Holder,
+    pub dispatch: u32,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub fn check(gateway: &Gateway, credential: Option<&str>) -> Result<Self, ApiError> {
+        let credential = credential.ok_or_else(|| {
+            ApiError::new(401, "no API key: send `Authorization: Bearer sfapi_…`")
+        })?;
+        if !credential.starts_with(API_KEY_PREFIX) || credential.len() > CREDENTIAL_BYTES_MAX {
+            return Err(ApiError::new(
+                401,
+                "this is no API key: one begins with `sfapi_`",
+            ));
+        }
+        let key = gateway
+            .directory
+            .key(credential)
+            .ok_or_else(|| ApiError::new(401, "this API key is not known, or was removed"))?;
+        if key.expires_ms.is_some_and(|at| at <= now_ms()) {
+            return Err(ApiError::new(
+                401,
+                format!("API key `{}` has expired", key.name),
+            ));
+        }
+        Ok(Self {
+            key: key.id,
+            scope: match key.projects {
+                None => Scope::Admin,
+                Some(projects) => Scope::Projects(projects.into_iter().collect()),
+            },
+        })
+    }
+
+    /// For what concerns the whole organization.
+    pub fn admin(&self) -> Result<(), ApiError> {
+        match self.scope {
+            Scope::Admin => Ok(()),
+            Scope::Projects(_) => Err(ApiError::forbidden(
+                "this API key is limited to some projects; this needs an admin key",
+            )),
+        }
+    }
+
+    /// For what belongs to one project.
+    pub fn project(&self, project: &str) -> Result<(), ApiError> {
+        if self.sees(project) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(format!(
+            "this API key is not for project {project}"
+        )))
+    }
+
+    pub fn sees(&self, project: &str) -> bool {
+        match &self.scope {
+            Scope::Admin => true,
+            Scope::Projects(projects) => projects.contains(project),
+        }
+    }
+
+    /// The projects the key is limited to; `None` for all.
+    pub fn projects(&self) -> Option<Vec<String>> {
+        match &self.scope {
+            Scope::Admin => None,
+            Scope::Projects(projects) => Some(projects.iter().cloned().collect()),
+        }
+    }
+}
+
+// === impl JobCaller ===
+
+impl JobCaller {
+    pub fn check(gateway: &Gateway, credential: Option<&str>) -> Result<Self, ApiError> {
+        let credential = credential
+            .filter(|credential| credential.len() <= CREDENTIAL_BYTES_MAX)
+            .ok_or_else(|| ApiError::new(401, "no job token: send `Authorization: Bearer …`"))?;
+        let (job, dispatch) = gateway
+            .tokens
+            .check(credential)
+            .ok_or_else(|| ApiError::new(401, "this is no job token of this gateway"))?;
+        let holder = gateway.line.authorize(&job, dispatch).ok_or_else(|| {
+            ApiError::new(
+                409,
+                format!("dispatch {dispatch} of job {job} is over: the job has ended or was handed out again"),
+            )
+        })?;
+        Ok(Self { holder, dispatch })
+    }
+}

@@ -1,0 +1,336 @@
+//! What the line holds: live jobs, ready queues, counters. Every method runs under the line's lock.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use sluice_proto::job::{Attempt, Identity, Kind};
+
+use crate::gateway::lifecycle::{Applied, Event, JobState};
+use crate::gateway::line::sessions::Slot;
+use crate::gateway::line::{Ended, Full, Limits, Plan, view};
+use crate::store::jobs::{Ending, JobWrite, Progress, Spec, State};
+use crate::telemetry::now_ms;
+
+pub(super) struct Inner {
+    next_seq: i64,
+    pub live: HashMap<String, Live>,
+    pub pools: HashMap<String, PoolLine>,
+    queued_by_project: HashMap<String, usize>,
+    /// Earliest first. An entry whose job has moved on is skipped when its time comes.
+    pub deadlines: BinaryHeap<Reverse<(u64, Deadline)>>,
+    /// Agents that hold jobs and have no session, since when: pool and agent → milliseconds.
+    pub away: HashMap<(String, Arc<str>), u64>,
+    payload_bytes_held: usize,
+    /// Reports that were refused, by reason.
+    pub denied: HashMap<&'static str, u64>,
+}
+
+/// Something to be looked at, at a certain time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Deadline {
+    Expires(String),
+    CancelOverdue(String),
+    /// A job that could not be placed is ready again.
+    Ready(String),
+}
+
+/// A job that has not ended, or whose end is being committed.
+pub(super) struct Live {
+    pub spec: Arc<Spec>,
+    pub kind: Kind,
+    pub identity: Identity,
+    pub state: JobState,
+    /// Times and names; what `state` holds is put in by [`Live::snapshot`].
+    pub progress: Progress,
+    pub payload: Option<Arc<Vec<u8>>>,
+    pub session: Option<String>,
+    pub ending: Option<Ending>,
+    pub log_bytes: usize,
+    pub log_bytes_dropped: u64,
+    pub calls: u32,
+    pub rejections: u32,
+    pub rejected: Option<String>,
+    waiters: Vec<oneshot::Sender<Arc<Vec<u8>>>>,
+}
+
+/// One pool's ready jobs and sessions.
+#[derive(Default)]
+pub(super) struct PoolLine {
+    high: VecDeque<String>,
+    normal: VecDeque<String>,
+    pub queued: usize,
+    pub sessions: Vec<Slot>,
+    /// Jobs whose end was asked for and is not known.
+    pub cancelling: HashSet<String>,
+}
+
+// === impl Inner ===
+
+impl Inner {
+    pub(super) fn new(next_seq: i64) -> Self {
+        Self {
+            next_seq,
+            live: HashMap::new(),
+            pools: HashMap::new(),
+            queued_by_project: HashMap::new(),
+            deadlines: BinaryHeap::new(),
+            away: HashMap::new(),
+            payload_bytes_held: 0,
+            denied: HashMap::new(),
+        }
+    }
+
+    pub(super) fn take_seq(&mut self) -> i64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    pub(super) fn pool(&mut self, id: &str) -> &mut PoolLine {
+        if !self.pools.contains_key(id) {
+            self.pools.insert(id.to_owned(), PoolLine::default());
+        }
+        self.pools.get_mut(id).expect("inserted above")
+    }
+
+    pub(super) fn check_room(
+        &mut self,
+        project: &str,
+        pool: &str,
+        limits: &Limits,
+    ) -> Result<(), Full> {
+        let of_project = self.queued_by_project.get(project).copied().unwrap_or(0);
+        if of_project >= limits.project_queued_max {
+            return Err(Full(format!(
+                "{of_project} jobs of this project are queued, which is the limit: wait until some have been handed to an agent"
+            )));
+        }
+        let of_pool = self.pool(pool).queued;
+        if of_pool >= limits.pool_queued_max {
+            return Err(Full(format!(
+                "{of_pool} jobs are queued for this agent pool, which is the limit: wait until some have been handed to an agent"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Takes a new job in and makes it ready.
+    pub(super) fn add(&mut self, live: Live) {
+        let spec = live.spec.clone();
+        if let Some(at) = spec.expires_ms {
+            self.deadlines
+                .push(Reverse((at, Deadline::Expires(spec.id.clone()))));
+        }
+        self.live.insert(spec.id.clone(), live);
+        self.count_queued(&spec, true);
+        self.pool(&spec.pool).push(spec.id.clone(), spec.high);
+    }
+
+    /// Takes a stored job in after a restart.
+    pub(super) fn restore(&mut self, mut live: Live, plan: &mut Plan, limits: &Limits) {
+        let spec = live.spec.clone();
+        let dispatch = live.state.attempt.dispatch;
+        // Its session ended with the gateway, and nobody accepted it.
+        if let Applied::Changed(next) = live.state.apply(Event::Unplaced { dispatch }) {
+            live.state = next;
+            live.touch(plan);
+        }
+        if live.state.cancelling {
+            let overdue =
+                now_ms() + u64::try_from(limits.cancel_overdue.as_millis()).unwrap_or(u64::MAX);
+            let deadline = Deadline::CancelOverdue(spec.id.clone());
+            self.deadlines.push(Reverse((overdue, deadline)));
+            self.pool(&spec.pool).cancelling.insert(spec.id.clone());
+        }
+        match live.state.phase {
+            State::Queued => self.add(live),
+            _ => {
+                if let Some(agent) = live.progress.agent.clone() {
+                    self.away.insert((spec.pool.clone(), agent), now_ms());
+                }
+                self.live.insert(spec.id.clone(), live);
+            }
+        }
+    }
+
+    /// Applies an event to a job and keeps every count right. `None`: there is no such job.
+    pub(super) fn apply(&mut self, id: &str, event: Event) -> Option<Applied> {
+        let live = self.live.get_mut(id)?;
+        let before = live.state;
+        let applied = before.apply(event);
+        let Applied::Changed(after) = applied else {
+            return Some(applied);
+        };
+        live.state = after;
+        let spec = live.spec.clone();
+        if before.phase == State::Queued && after.phase != State::Queued {
+            self.count_queued(&spec, false);
+        }
+        if before.phase != State::Queued && after.phase == State::Queued {
+            self.count_queued(&spec, true);
+        }
+        if matches!(after.phase, State::Accepted | State::Started) || after.phase.is_final() {
+            self.release_payload(id);
+        }
+        if before.cancelling && !after.cancelling {
+            self.pool(&spec.pool).cancelling.remove(id);
+        }
+        if after.cancelling {
+            self.pool(&spec.pool).cancelling.insert(id.to_owned());
+        }
+        Some(applied)
+    }
+
+    pub(super) fn deny(&mut self, reason: &'static str) {
+        *self.denied.entry(reason).or_default() += 1;
+    }
+
+    /// Keeps the payload in memory if there is room for it.
+    pub(super) fn hold_payload(&mut self, live: &mut Live, payload: Arc<Vec<u8>>, limits: &Limits) {
+        if self.payload_bytes_held + payload.len() <= limits.payload_bytes_held_max {
+            self.payload_bytes_held += payload.len();
+            live.payload = Some(payload);
+        }
+    }
+
+    fn release_payload(&mut self, id: &str) {
+        let payload = self.live.get_mut(id).and_then(|live| live.payload.take());
+        self.payload_bytes_held -= payload.map_or(0, |payload| payload.len());
+    }
+
+    /// Lets go of a job whose end is committed.
+    pub(super) fn forget(&mut self, id: &str) -> Option<Live> {
+        self.live.remove(id)
+    }
+
+    fn count_queued(&mut self, spec: &Spec, more: bool) {
+        let pool = self.pool(&spec.pool);
+        if more {
+            pool.queued += 1;
+            *self
+                .queued_by_project
+                .entry(spec.project.clone())
+                .or_default() += 1;
+            return;
+        }
+        pool.queued -= 1;
+        if let Some(count) = self.queued_by_project.get_mut(&spec.project) {
+            *count -= 1;
+            if *count == 0 {
+                self.queued_by_project.remove(&spec.project);
+            }
+        }
+    }
+}
+
+// === impl PoolLine ===
+
+impl PoolLine {
+    /// A job that is ready, behind the others of its priority.
+    pub(super) fn push(&mut self, id: String, high: bool) {
+        self.queue(high).push_back(id);
+    }
+
+    /// A job that comes back keeps its place in front.
+    pub(super) fn push_front(&mut self, id: String, high: bool) {
+        self.queue(high).push_front(id);
+    }
+
+    /// The next one that may be ready. It may have moved on since it was pushed.
+    pub(super) fn pop(&mut self) -> Option<String> {
+        self.high.pop_front().or_else(|| self.normal.pop_front())
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.high.is_empty() || !self.normal.is_empty()
+    }
+
+    fn queue(&mut self, high: bool) -> &mut VecDeque<String> {
+        if high {
+            &mut self.high
+        } else {
+            &mut self.normal
+        }
+    }
+}
+
+// === impl Live ===
+
+impl Live {
+    pub(super) fn new(spec: Arc<Spec>, kind: Kind, identity: Identity) -> Self {
+        Self {
+            spec,
+            kind,
+            identity,
+            state: JobState::NEW,
+            progress: Progress::queued(),
+            payload: None,
+            session: None,
+            ending: None,
+            log_bytes: 0,
+            log_bytes_dropped: 0,
+            calls: 0,
+            rejections: 0,
+            rejected: None,
+            waiters: Vec::new(),
+        }
+    }
+
+    pub(super) fn from_store(spec: Spec, progress: Progress) -> Result<Self, String> {
+        let Some(kind) = Kind::parse(&spec.kind) else {
+            return Err(format!("`{}` is no kind of job", spec.kind));
+        };
+        let identity = serde_json::from_str(&spec.identity).map_err(|error| error.to_string())?;
+        let mut live = Self::new(Arc::new(spec), kind, identity);
+        live.state = JobState {
+            phase: progress.state,
+            attempt: Attempt {
+                dispatch: progress.dispatch,
+                delivery: progress.delivery,
+            },
+            cancelling: progress.cancel_us.is_some(),
+        };
+        live.progress = progress;
+        Ok(live)
+    }
+
+    /// The job's progress as the store keeps it.
+    pub(super) fn snapshot(&self) -> Progress {
+        Progress {
+            state: self.state.phase,
+            dispatch: self.state.attempt.dispatch,
+            delivery: self.state.attempt.delivery,
+            ..self.progress.clone()
+        }
+    }
+
+    /// Plans the write of the job's progress.
+    pub(super) fn touch(&self, plan: &mut Plan) {
+        plan.writes.push(JobWrite::Update {
+            seq: self.spec.seq,
+            progress: self.snapshot(),
+        });
+    }
+
+    pub(super) fn wait(&mut self) -> Ended {
+        let (told, ended) = oneshot::channel();
+        // Whoever has stopped waiting makes room for the next.
+        self.waiters.retain(|waiter| !waiter.is_canceled());
+        self.waiters.push(told);
+        ended
+    }
+
+    /// Tells whoever waits, once the end is committed.
+    pub(super) fn tell(self) {
+        let Some(ending) = &self.ending else { return };
+        if self.waiters.is_empty() {
+            return;
+        }
+        let text = Arc::new(view::ended(&self.spec, &self.snapshot(), ending));
+        for waiter in self.waiters {
+            drop(waiter.send(text.clone()));
+        }
+    }
+}
