@@ -482,3 +482,5 @@ fn excerpt(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::api_client::Error;
 use crate::config::EgressConfig;
+use crate::egress;
 
 /// How long a TCP and TLS handshake may take, the proxy's included.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -207,42 +208,8 @@ fn through(
 
 /// The proxy for this address, if it needs one.
 pub(super) fn proxy_for<'a>(url: &Url, egress: &'a EgressConfig) -> Option<&'a Url> {
-    let proxy = match url.scheme() {
-        "https" | "wss" => egress.https_proxy.as_ref(),
-        _ => egress.http_proxy.as_ref(),
-    }?;
-    let host = url.host_str()?.to_ascii_lowercase();
-    let exempt = egress
-        .no_proxy
-        .iter()
-        .any(|entry| exempts(entry, &host, url.port_or_known_default()));
-    (!exempt).then_some(proxy)
-}
-
-/// Whether one entry of NO_PROXY names this host: `*`, the host itself, a
-/// domain above it (with or without a leading dot), each with an optional port.
-fn exempts(entry: &str, host: &str, port: Option<u16>) -> bool {
-    if entry == "*" {
-        return true;
-    }
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if entry.trim_start_matches('[').trim_end_matches(']') == bare {
-        return true;
-    }
-    let name = match entry.rsplit_once(':') {
-        Some((name, digits)) => match digits.parse::<u16>() {
-            Ok(number) if Some(number) == port => name,
-            _ => return false,
-        },
-        None => entry,
-    };
-    let name = name.trim_start_matches("*.").trim_start_matches('.');
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    !name.is_empty()
-        && (bare == name
-            || bare
-                .strip_suffix(name)
-                .is_some_and(|front| front.ends_with('.')))
+    let port = url.port_or_known_default()?;
+    egress::proxy_for(egress, url.scheme() == "https", url.host_str()?, port)
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -257,40 +224,6 @@ fn percent_decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn egress(no_proxy: &[&str]) -> EgressConfig {
-        EgressConfig {
-            http_proxy: Url::parse("http://plain:1").ok(),
-            https_proxy: Url::parse("http://secure:2").ok(),
-            no_proxy: no_proxy.iter().map(|entry| (*entry).to_owned()).collect(),
-            additional_root_cas: Vec::new(),
-        }
-    }
-
-    fn chosen(url: &str, no_proxy: &[&str]) -> Option<String> {
-        let url = Url::parse(url).expect("an address");
-        proxy_for(&url, &egress(no_proxy))
-            .and_then(Url::host_str)
-            .map(str::to_owned)
-    }
-
-    #[test]
-    fn the_proxy_follows_the_scheme() {
-        assert_eq!(chosen("http://a.b/", &[]).as_deref(), Some("plain"));
-        assert_eq!(chosen("https://a.b/", &[]).as_deref(), Some("secure"));
-    }
-
-    #[test]
-    fn no_proxy_names_hosts_domains_ports_and_everything() {
-        for entry in ["*", "x.a.b", "a.b", ".a.b", "*.a.b", "a.b:443", "b"] {
-            assert_eq!(chosen("https://X.a.b/", &[entry]), None, "{entry}");
-        }
-        for entry in ["xa.b", "y.a.b", "a.b:80", "", "a"] {
-            assert!(chosen("https://x.a.b/", &[entry]).is_some(), "{entry}");
-        }
-        assert_eq!(chosen("http://[::1]:8080/", &["::1"]), None);
-        assert_eq!(chosen("http://127.0.0.1:8080/", &["127.0.0.1"]), None);
-    }
 
     #[test]
     fn a_password_with_a_plus_and_an_escape_is_read_as_written() {

@@ -58,6 +58,7 @@ impl Consumer {
                 connected = connecting.fuse() => connected,
             };
             let since = Instant::now();
+            let was_up = connected.is_ok();
             let error = match connected {
                 Ok(link) => {
                     number += 1;
@@ -80,7 +81,7 @@ impl Consumer {
             if since.elapsed() >= LIVED_MIN {
                 failures = 0;
             }
-            self.tell(&error, failures);
+            self.tell(&error, was_up || failures == 0);
             let pause = RECONNECT.delay(failures, jitter());
             failures = failures.saturating_add(1);
             select_biased! {
@@ -95,15 +96,15 @@ impl Consumer {
         self.over.wait(|over| over.then_some(())).await;
     }
 
-    fn tell(&self, error: &queue::Error, failures: u32) {
+    fn tell(&self, error: &queue::Error, is_news: bool) {
         let worker = &self.office.name;
         let running = self.office.table().in_slots();
-        if !error.is_transient() {
+        if is_news && !error.is_transient() {
             tracing::error!(%worker, %error, running, "No link to the broker, and it will not come by itself");
-        } else if failures == 0 {
+        } else if is_news {
             tracing::warn!(%worker, %error, running, "No link to the broker; running jobs go on, and a new link is made");
         } else {
-            tracing::debug!(%worker, %error, failures, "Still no link to the broker");
+            tracing::debug!(%worker, %error, "Still no link to the broker");
         }
     }
 
@@ -152,10 +153,16 @@ impl Consumer {
         number: u64,
         link: &Link,
     ) -> Result<std::convert::Infallible, queue::Error> {
+        // A channel ends with its `Deliveries`, and gives back what runs: those
+        // that are cancelled stay until nothing of theirs can be unsettled.
+        let mut cancelled = Vec::new();
         loop {
             self.posture
                 .wait(|posture| posture.takes_work().then_some(()))
                 .await;
+            if self.office.table().in_slots() == 0 {
+                cancelled.clear();
+            }
             let mut high = link.jobs_high(self.prefetch_high).await?;
             let mut normal = link.jobs(self.prefetch).await?;
             // A delivery that is not taken when this ends is in its stream, and
@@ -171,6 +178,7 @@ impl Consumer {
             for hold in waiting {
                 self.office.requeue(hold).await;
             }
+            cancelled.extend([high, normal]);
         }
     }
 

@@ -69,6 +69,9 @@ const ABORT_MAX: Duration = Duration::from_secs(15);
 /// How long the last words may take: a presence and the good-bye to the broker.
 const GOODBYE_MAX: Duration = Duration::from_secs(12);
 
+/// How long the worker's last presence may take.
+const LAST_WORD_MAX: Duration = Duration::from_secs(2);
+
 /// How long the containers may take to go; what is left is swept at the next start.
 const CONTAINERS_MAX: Duration = Duration::from_secs(30);
 
@@ -166,7 +169,11 @@ impl Worker {
         // Before the first job is asked for it is known whether one can be done.
         presenter.look().await;
         self.enter(WorkerState::Running);
-        tasks.spawn("presence", presenter.run());
+        let (last_word, last_word_said) = channel::bounded::<()>(1);
+        tasks.spawn("presence", async move {
+            presenter.run().await;
+            drop(last_word);
+        });
         let consumer = Consumer {
             office: Arc::clone(&self.office),
             posture: Arc::clone(&self.posture),
@@ -184,9 +191,10 @@ impl Worker {
         self.shutdown.draining().await;
         self.drain().await;
 
-        // The slots end with their channels, the rest with the last link.
         self.enter(WorkerState::Stopped);
-        async_std::task::yield_now().await;
+        // Nobody depends on that word: who does not hear it takes silence for it.
+        let _ = async_std::future::timeout(LAST_WORD_MAX, last_word_said.recv()).await;
+        // The slots end with their channels, the rest with the last link.
         over.set(true);
         waiting.close();
         waiting_high.close();
