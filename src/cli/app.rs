@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::cli::admin::{Admin, Failure, object, query};
+use crate::cli::admin::{Admin, Failure, object};
 use crate::cli::{LookUp, print};
 
 /// The largest bundle, in bytes, as the gateway takes it and workers fetch it.
@@ -107,12 +107,13 @@ impl App {
                 project,
                 json,
             } => {
-                let project = match project {
-                    Some(project) => Some(admin.project(&project).await?),
-                    None => None,
-                };
-                let path = format!("/api/v1/apps{}", query(&[("project", project)]));
-                let apps = admin.get(&path).await?;
+                let mut apps = admin.get("/api/v1/apps").await?;
+                if let Some(project) = project {
+                    let project = admin.project(&project).await?;
+                    if let Some(apps) = apps.as_array_mut() {
+                        apps.retain(|app| app["project"] == project);
+                    }
+                }
                 let columns = [("ID", "/id"), ("NAME", "/name"), ("PROJECT", "/project")];
                 print::list(json, &apps, &columns);
             }

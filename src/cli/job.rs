@@ -294,7 +294,11 @@ fn list(json: bool, jobs: &Value) {
         ("WORKER", "/worker"),
         ("CAUSE", "/outcome/cause"),
     ];
-    print::list(json, jobs, &columns);
+    if json {
+        print::line(jobs);
+    } else {
+        print::list(false, &jobs["jobs"], &columns);
+    }
 }
 
 fn log(json: bool, lines: &Value) {

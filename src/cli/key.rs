@@ -67,7 +67,13 @@ impl Key {
             }
             Self::List { json } => {
                 let keys = admin.get("/api/v1/keys").await?;
-                print::list(json, &keys, &[("ID", "/id"), ("NAME", "/name")]);
+                let columns = [
+                    ("ID", "/id"),
+                    ("NAME", "/name"),
+                    ("PROJECTS", "/projects"),
+                    ("EXPIRES (ms since 1970)", "/expires_ms"),
+                ];
+                print::list(json, &keys, &columns);
             }
             Self::Revoke { key } => {
                 let path = format!("/api/v1/keys/{}", segment(&key));

@@ -161,6 +161,7 @@ fn show(json: bool, pool: &Value) {
         ("id", "/id"),
         ("name", "/name"),
         ("default", "/default"),
+        ("revoked", "/revoked"),
         ("projects", "/projects"),
         ("queued", "/queued"),
         ("connected agents", "/connected_agents"),
