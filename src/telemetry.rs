@@ -14,8 +14,8 @@ const QUIET: [&str; 1] = ["lapin"];
 
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: &TelemetryConfig) {
-    let filter = EnvFilter::try_new(with_quiet(&config.filter))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_new(with_quiet(&config.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)
@@ -31,7 +31,9 @@ pub fn start(config: &TelemetryConfig) {
 /// The filter with [`QUIET`] crates muted, unless it names them itself.
 fn with_quiet(filter: &str) -> String {
     let unnamed = QUIET.iter().filter(|name| !filter.contains(**name));
-    unnamed.fold(filter.to_owned(), |filter, name| format!("{filter},{name}=off"))
+    unnamed.fold(filter.to_owned(), |filter, name| {
+        format!("{filter},{name}=off")
+    })
 }
 
 /// Microseconds since the Unix epoch, now.

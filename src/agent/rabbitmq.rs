@@ -28,8 +28,10 @@ use crate::agent::supervise::{Environment, Lifeline, Recipe};
 /// Where Debian and the upstream packages unpack the server.
 const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
 const USER: &str = "sluice";
-/// How long a start may take: 4 s here, a busy machine with data to recover needs more.
-pub const START_MAX: Duration = Duration::from_secs(60);
+/// How long a first start may take: it takes 4 s on two idle cores.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long a node with data may take: 200,000 queued jobs took 12 s to recover.
+const RECOVERY_MAX: Duration = Duration::from_secs(300);
 /// How long one knock at the port may take.
 const KNOCK_MAX: Duration = Duration::from_secs(2);
 const KNOCK_EVERY: Duration = Duration::from_millis(100);
@@ -104,14 +106,19 @@ fn newest_server(below: &Path) -> Option<PathBuf> {
 
 /// Waits until the broker behind `port` speaks AMQP.
 pub async fn ready(port: u16, dir: &Path) -> anyhow::Result<()> {
-    let until = Instant::now() + START_MAX;
+    let has_data = dir
+        .join("mnesia")
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some());
+    let limit = if has_data { RECOVERY_MAX } else { START_MAX };
+    let until = Instant::now() + limit;
     loop {
         match async_std::future::timeout(KNOCK_MAX, knock(port)).await {
             Ok(Ok(METHOD_FRAME)) => return Ok(()),
             Ok(Ok(_)) => bail!("something else than RabbitMQ listens on 127.0.0.1:{port}"),
             _ if Instant::now() > until => bail!(
                 "RabbitMQ does not answer after {} s; it said:\n{}",
-                START_MAX.as_secs(),
+                limit.as_secs(),
                 last_words(dir)
             ),
             _ => async_std::task::sleep(KNOCK_EVERY).await,
