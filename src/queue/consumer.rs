@@ -10,8 +10,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
+use futures::{FutureExt, StreamExt};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
@@ -28,7 +28,6 @@ use sluice_proto::report::{Body, Cause, Failure, Finished, Outcome, Report};
 use crate::queue::health::Health;
 use crate::queue::link::Link;
 use crate::queue::{Error, message, topology};
-use crate::shutdown;
 use crate::telemetry::now_us;
 
 /// Most control messages that wait for one worker: each names many jobs, and a
@@ -44,6 +43,10 @@ pub struct Deliveries<T> {
     consumer: Consumer,
     feed: Feed,
     cancelled: bool,
+    /// An unreadable message on its way to the dead letters. It is out of the
+    /// way before the next delivery is handed out, so that whoever settles a
+    /// delivery and all earlier ones at once does not settle this one with them.
+    burying: Option<BoxFuture<'static, Result<(), Error>>>,
     item: PhantomData<fn() -> T>,
 }
 
@@ -71,6 +74,8 @@ pub struct Delivery<T> {
     pub published_s: u64,
     /// Which delivery of its dispatch it is, from 1. Grows with every delivery, whatever its reason.
     pub delivery: u32,
+    /// How long its body is, in bytes.
+    pub bytes: usize,
     /// `None`: the broker took it for settled as it sent it.
     receipt: Option<Receipt>,
 }
@@ -164,6 +169,7 @@ impl Link {
             consumer,
             feed,
             cancelled: false,
+            burying: None,
             item: PhantomData,
         })
     }
@@ -177,6 +183,12 @@ impl<T: DeserializeOwned> Deliveries<T> {
     /// Fails when the link is dead, or after [`Deliveries::cancel`].
     pub async fn next(&mut self) -> Result<Delivery<T>, Error> {
         loop {
+            if let Some(burying) = &mut self.burying {
+                let buried = burying.await;
+                self.burying = None;
+                // If it failed the message is unsettled, and comes again with the next link.
+                buried.inspect_err(|error| self.link.inner.health.kill(error.clone()))?;
+            }
             let raw = self.pull().await?;
             match message::read(&raw.properties, &raw.data) {
                 Ok(item) => {
@@ -187,6 +199,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
                         delivered_us: now_us(),
                         published_s: properties.timestamp().unwrap_or(0),
                         delivery: message::delivery_number(properties, raw.redelivered),
+                        bytes: raw.data.len(),
                         receipt: (self.feed != Feed::Signals).then(|| Receipt {
                             acker: raw.acker,
                             health: self.link.inner.health.clone(),
@@ -245,8 +258,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
-    /// Gets a message out of the way that nobody can read, without making the next one wait.
-    fn discard(&self, raw: lapin::message::Delivery, reason: String) {
+    /// Begins to get a message out of the way that nobody can read.
+    fn discard(&mut self, raw: lapin::message::Delivery, reason: String) {
         let job = raw
             .properties
             .message_id()
@@ -258,15 +271,10 @@ impl<T: DeserializeOwned> Deliveries<T> {
             error = reason,
             "A message cannot be read; it goes to the dead letters"
         );
-        let (link, feed) = (self.link.clone(), self.feed);
-        match feed {
-            Feed::Signals => {}
-            Feed::Jobs | Feed::Reports => shutdown::spawn_detached(async move {
-                if let Err(error) = bury_unread(&link, feed, raw, &reason).await {
-                    // It stays unsettled, so the broker delivers it to the next link.
-                    link.inner.health.kill(error);
-                }
-            }),
+        if self.feed != Feed::Signals {
+            let (link, feed) = (self.link.clone(), self.feed);
+            self.burying =
+                Some(async move { bury_unread(&link, feed, raw, &reason).await }.boxed());
         }
     }
 }
@@ -363,6 +371,7 @@ impl<T> Delivery<T> {
             delivered_us: self.delivered_us,
             published_s: self.published_s,
             delivery: self.delivery,
+            bytes: self.bytes,
             receipt: self.receipt,
         };
         (self.item, rest)
