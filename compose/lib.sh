@@ -89,13 +89,13 @@ remove_scratch() {
 end_strays() {
   local pause pid
   pause=$(cat "$(target_runtime_dir)/libpod/tmp/pause.pid" 2>/dev/null || true)
-  for pid in $(cd /proc && printf '%s\n' [0-9]*); do
-    [ "$pid" != "$$" ] && [ "$pid" != "$BASHPID" ] && [ "$pid" != "$pause" ] || continue
-    if tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | grep -q "^TMPDIR=$SCRATCH/" ||
-      tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "$SCRATCH/t/"; then
-      printf 'process %s: %s\n' "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
-      kill -KILL "$pid" 2>/dev/null || true
-    fi
+  {
+    grep --files-with-matches --null-data "^TMPDIR=$SCRATCH/" /proc/[0-9]*/environ
+    grep --files-with-matches --null-data "$SCRATCH/t/" /proc/[0-9]*/cmdline
+  } 2>/dev/null | cut -d/ -f3 | sort -un | while IFS= read -r pid; do
+    [ "$pid" != "$pause" ] && [ -e "/proc/$pid" ] || continue
+    printf 'process %s: %s\n' "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-200)"
+    kill -KILL "$pid" 2>/dev/null || true
   done
 }
 

@@ -34,7 +34,6 @@ main() {
     [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
     test_binary "$name" "$kind" "$package" "$binary"
   done <"$SCRATCH/binaries"
-  strays
   printf '\n%s passed, %s failed\n' "$PASSED" "$FAILED"
   [ "$FAILED" -eq 0 ] && [ "$PASSED" -gt 0 ]
 }
@@ -79,26 +78,33 @@ stage() {
   [ "$(id -u)" -ne 0 ] || chown -R "$TARGET_USER:" "$SCRATCH"
 }
 
-# Runs one thing as the user, limited in time; its output goes to the terminal and into $LOG.
+# Runs one thing as the user, limited in time; its output goes to the terminal
+# and into $LOG, its exit code into $STATUS, what it left behind into $LEFT.
 limited() {
   LOG=$SCRATCH/log
-  timeout --kill-after=20 "$BINARY_S_MAX" bash -c '
-    . "$1/compose/lib.sh"; TARGET_PATH=$2; shift 2; cd "$1"; shift; as_user "$@"
-  ' "$0" "$REPOSITORY" "$TARGET_PATH" "$@" </dev/null 2>&1 | tee "$LOG"
+  # In the background, because a waiting shell hears a signal at once.
+  {
+    STATUS=0
+    timeout --kill-after=20 "$BINARY_S_MAX" bash -c '
+      . "$1/compose/lib.sh"; TARGET_PATH=$2; cd "$3"; shift 3; as_user "$@"
+    ' "$0" "$REPOSITORY" "$TARGET_PATH" "$@" </dev/null || STATUS=$?
+    # Whatever still lives may hold the pipe open, so it ends before the pipe is waited for.
+    end_strays >"$SCRATCH/left"
+    echo "$STATUS" >"$SCRATCH/status"
+  } 2>&1 | tee "$LOG" &
+  wait $!
+  STATUS=$(cat "$SCRATCH/status")
+  LEFT=$(cat "$SCRATCH/left")
 }
 
 test_node() {
   local files
   files=$(cd "$STAGE" && find tests/node -name '*.test.*js' 2>/dev/null | sort)
-  if [ -z "$files" ]; then
-    say "tests/node holds no test"
-    FAILED=$((FAILED + 1))
-    return
-  fi
+  [ -n "$files" ] || die "tests/node holds no test"
   printf '\n     Running tests/node (Node.js)\n'
   # shellcheck disable=SC2086 # a list of names without spaces
-  limited "$STAGE" TMPDIR="$SCRATCH/t" node --test --test-reporter=tap $files || say "tests/node: exit code ${PIPESTATUS[0]}"
-  count "$(sed -n 's/^# pass //p' "$LOG" | tail -n 1)" "$(sed -n 's/^# fail //p' "$LOG" | tail -n 1)"
+  limited "$STAGE" TMPDIR="$SCRATCH/t" node --test --test-reporter=tap $files
+  conclude tests/node "$(sed -n 's/^# pass //p' "$LOG" | tail -n 1)" "$(sed -n 's/^# fail //p' "$LOG" | tail -n 1)"
 }
 
 test_binary() {
@@ -106,37 +112,31 @@ test_binary() {
   printf '\n     Running %s (%s%s)\n' "$name" "$package" "$kind"
   staged=$STAGE/target/debug/$(basename "$binary")
   install -m 0755 "$binary" "$staged"
-  local status=0
   limited "$STAGE/$package" TMPDIR="$SCRATCH/t" CARGO_MANIFEST_DIR="$STAGE/${package%/}" \
-    CARGO_BIN_EXE_sluice="$STAGE/target/debug/sluice" "$staged" || status=$?
+    CARGO_BIN_EXE_sluice="$STAGE/target/debug/sluice" "$staged"
   rm -f "$staged"
-  local passed failed
-  passed=$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$LOG" | tail -n 1)
-  failed=$(sed -n 's/^test result: .* \([0-9]*\) failed; .*/\1/p' "$LOG" | tail -n 1)
-  if [ $status -ne 0 ] && [ "${failed:-0}" -eq 0 ]; then
-    case $status in
-      124 | 137) say "$name: not done after $BINARY_S_MAX s" ;;
-      *) say "$name: ended with exit code $status" ;;
+  conclude "$name" "$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$LOG" | tail -n 1)" \
+    "$(sed -n 's/^test result: .* \([0-9]*\) failed; .*/\1/p' "$LOG" | tail -n 1)"
+}
+
+# Counts what one binary said; what it did not say for itself is one failure more.
+conclude() {
+  local name=$1 passed=${2:-0} failed=${3:-0}
+  if [ "$STATUS" -ne 0 ] && [ "$failed" -eq 0 ]; then
+    case $STATUS in
+      124 | 137) say "$name: FAILED: not done after $BINARY_S_MAX s" ;;
+      *) say "$name: FAILED: ended with exit code $STATUS" ;;
     esac
     failed=1
   fi
-  count "$passed" "$failed"
-}
-
-count() {
-  [ -n "${1:-}" ] || [ -n "${2:-}" ] || FAILED=$((FAILED + 1))
-  PASSED=$((PASSED + ${1:-0}))
-  FAILED=$((FAILED + ${2:-0}))
-}
-
-# The tests clean up after themselves, or have failed.
-strays() {
-  local left
-  left=$(end_strays)
-  [ -n "$left" ] || return 0
-  say "left behind by the tests, and ended now:"
-  printf '%s\n' "$left" >&2
-  FAILED=$((FAILED + 1))
+  # Tests clean up after themselves.
+  if [ -n "$LEFT" ]; then
+    say "$name: FAILED: left behind, and ended now:"
+    printf '%s\n' "$LEFT" >&2
+    failed=$((failed + 1))
+  fi
+  PASSED=$((PASSED + passed))
+  FAILED=$((FAILED + failed))
 }
 
 main "$@"
