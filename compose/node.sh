@@ -23,7 +23,7 @@ fetch_node() {
   arch=$(node_arch)
   work=$(mktemp -d)
   say "fetching Node.js $NODE_VERSION ($arch)"
-  (cd "$work" && npm pack --silent "node-linux-$arch@$NODE_VERSION" >/dev/null) || die "npm pack failed"
+  (cd "$work" && npm pack --loglevel=error "node-linux-$arch@$NODE_VERSION" >/dev/null) || die "npm pack failed"
   tarball=$(echo "$work"/*.tgz)
   digest=sha512-$(openssl dgst -sha512 -binary <"$tarball" | base64 -w0)
   [ "$digest" = "${NODE_INTEGRITY[$arch]}" ] || die "the Node.js package is not the pinned one: $digest"

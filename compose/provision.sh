@@ -90,10 +90,14 @@ hold_services_back() {
   trap 'let_services_go' EXIT
   printf '#!/bin/sh\nexit 101\n' | "${SUDO[@]}" tee $POLICY >/dev/null
   "${SUDO[@]}" chmod 0755 $POLICY
-  if [[ " ${MISSING[*]} " == *' rabbitmq-server '* ]] && command -v systemctl >/dev/null; then
-    "${SUDO[@]}" systemctl mask --quiet rabbitmq-server.service 2>/dev/null || true
-    command -v epmd >/dev/null || "${SUDO[@]}" systemctl mask --quiet epmd.service epmd.socket 2>/dev/null || true
-  fi
+  local unit units=()
+  [[ " ${MISSING[*]} " != *' rabbitmq-server '* ]] || units+=(rabbitmq-server.service)
+  command -v epmd >/dev/null || units+=(epmd.service epmd.socket)
+  for unit in "${units[@]}"; do
+    # What `systemctl mask` does, also where systemd is not there yet.
+    "${SUDO[@]}" install -d /etc/systemd/system
+    [ -e "/etc/systemd/system/$unit" ] || "${SUDO[@]}" ln -sf /dev/null "/etc/systemd/system/$unit"
+  done
 }
 
 let_services_go() {
@@ -158,11 +162,17 @@ configure_podman() {
   as_user test -e "$config/storage.conf" && return
   # A store keeps the driver it was made with.
   as_user test -e "$store" && return
-  write_as_user "$config/storage.conf" < <(printf '[storage]\ndriver = "overlay"\n')
-  if ! as_user podman info >/dev/null 2>&1; then
-    say "this kernel has no rootless overlay; Podman falls back to what it finds, which is slower"
-    as_user rm -rf "$config/storage.conf" "$store"
+  local driver=overlay why
+  if ! why=$(as_user podman --storage-driver overlay info 2>&1 >/dev/null); then
+    if as_user podman --storage-driver vfs info >/dev/null 2>&1; then
+      say "this kernel has no rootless overlay: containers start slower and take more disk"
+      driver=vfs
+    else
+      say "Podman does not work for $TARGET_USER yet: $(tail -n 1 <<<"$why")"
+    fi
+    as_user rm -rf "$store"
   fi
+  write_as_user "$config/storage.conf" < <(printf '[storage]\ndriver = "%s"\n' "$driver")
 }
 
 containers_conf() {

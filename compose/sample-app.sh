@@ -29,7 +29,7 @@ if [ "$installed" != "$wanted" ]; then
   how=install
   [ ! -f package-lock.json ] || how=ci
   # The bundler's binary is a package of its own; its install script only speeds it up.
-  npm "$how" --silent --no-audit --no-fund --ignore-scripts >&2 || die "npm $how failed"
+  npm "$how" --loglevel=error --no-audit --no-fund --ignore-scripts >&2 || die "npm $how failed"
   printf '%s\n' "$wanted" >installed
 fi
 say "bundling the sample app"
