@@ -156,6 +156,27 @@ fn fields_of_the_log_are_documented() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+#[test]
+fn every_cause_of_failure_is_documented_and_nothing_else_is() {
+    let source = read("proto/src/report.rs");
+    let words = source
+        .split("impl Cause {")
+        .nth(1)
+        .expect("causes have words");
+    let words = words.split("\n    }\n").next().unwrap_or_default();
+    let known: BTreeSet<_> = words.split('"').skip(1).step_by(2).collect();
+    let page = read("docs/api.md");
+    let table = page
+        .split("## Causes of failure")
+        .nth(1)
+        .expect("a table of causes");
+    let rows = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<BTreeSet<_>>(), known);
+    assert!(known.contains("event_loop_blocked"), "{known:?}");
+}
+
 struct Row {
     names: Vec<String>,
     default: String,

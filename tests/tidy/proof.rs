@@ -82,6 +82,11 @@ fn long_files_and_functions_are_seen_to_the_line() {
         said("src/lib.rs", &function(FUNCTION_LINES_MAX + 1)),
         ["2: 71 lines in `pub async fn f`"]
     );
+    let outer = format!(
+        "//! A.\n    fn outer() {{\n        fn inner() {{\n{}        }}\n    }}\n",
+        "x();\n".repeat(69)
+    );
+    assert_eq!(said("src/lib.rs", &outer), ["3: 71 lines in `fn inner()`"]);
     let script = |opening: &str| {
         format!(
             "// A.\n  {opening} {{\n{}  }}\n",

@@ -4,6 +4,7 @@
 /// a room that is not here has no place in the house.
 pub const ROOMS: &[(&str, &[&str])] = &[
     // The base.
+    ("agent_id", BASE),
     ("backoff", BASE),
     ("config", BASE),
     ("shutdown", BASE),
@@ -25,7 +26,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("main", EVERYTHING),
 ];
 /// Every room may use these.
-pub const BASE: &[&str] = &["backoff", "config", "shutdown", "telemetry"];
+pub const BASE: &[&str] = &["agent_id", "backoff", "config", "shutdown", "telemetry"];
 pub const EVERYTHING: &[&str] = &["*"];
 
 /// Foreign crates with a door: nobody else in `src/` names them. A `*` ends a prefix.
@@ -33,7 +34,7 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("async_tungstenite", &["wire"]),
     ("futures_rustls", &["wire"]),
-    ("rustls_native_certs", &["wire"]),
+    ("rustls_native_certs", &["wire", "api_client"]),
     ("lapin", &["queue"]),
     ("async_rs", &["queue"]),
     ("podman_api", &["runtime"]),
