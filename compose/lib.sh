@@ -89,9 +89,10 @@ remove_scratch() {
 end_strays() {
   local pause pid
   pause=$(cat "$(target_runtime_dir)/libpod/tmp/pause.pid" 2>/dev/null || true)
+  # Finding nothing, and a process that ends meanwhile, are no errors.
   {
-    grep --files-with-matches --null-data "^TMPDIR=$SCRATCH/" /proc/[0-9]*/environ
-    grep --files-with-matches --null-data "$SCRATCH/t/" /proc/[0-9]*/cmdline
+    grep --files-with-matches --null-data "^TMPDIR=$SCRATCH/" /proc/[0-9]*/environ || true
+    grep --files-with-matches --null-data "$SCRATCH/t/" /proc/[0-9]*/cmdline || true
   } 2>/dev/null | cut -d/ -f3 | sort -un | while IFS= read -r pid; do
     [ "$pid" != "$pause" ] && [ -e "/proc/$pid" ] || continue
     printf 'process %s: %s\n' "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-200)"
