@@ -16,7 +16,7 @@ profile=release
 if [ ! -x target/release/sluice ] && [ -x target/debug/sluice ]; then
   say "using the development build; after 'make build' the demo takes the faster one"
   profile=debug
-  cargo build --locked >&2
+  cargo build --locked --workspace >&2
 else
   cargo build --locked --release >&2
 fi

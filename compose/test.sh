@@ -52,7 +52,7 @@ build_tests() {
     const lines = require("fs").readFileSync(process.argv[1], "utf8").split("\n").filter(Boolean);
     for (const message of lines.map((line) => JSON.parse(line))) {
       if (message.reason !== "compiler-artifact" || !message.executable || !message.profile.test) continue;
-      const directory = message.manifest_path.slice(process.argv[2].length + 1).replace(/Cargo\.toml$/, "");
+      const directory = require("path").relative(process.argv[2], require("path").dirname(message.manifest_path)) || ".";
       console.log([message.target.name, message.target.kind[0], directory, message.executable].join("\t"));
     }
   ' "$SCRATCH/messages" "$REPOSITORY" | sort >"$SCRATCH/binaries"
@@ -109,10 +109,10 @@ test_node() {
 
 test_binary() {
   local name=$1 kind=$2 package=$3 binary=$4 staged
-  printf '\n     Running %s (%s%s)\n' "$name" "$package" "$kind"
+  printf '\n     Running %s (%s of %s)\n' "$name" "$kind" "$package"
   staged=$STAGE/target/debug/$(basename "$binary")
   install -m 0755 "$binary" "$staged"
-  limited "$STAGE/$package" TMPDIR="$SCRATCH/t" CARGO_MANIFEST_DIR="$STAGE/${package%/}" \
+  limited "$STAGE/$package" TMPDIR="$SCRATCH/t" CARGO_MANIFEST_DIR="$(realpath "$STAGE/$package")" \
     CARGO_BIN_EXE_sluice="$STAGE/target/debug/sluice" "$staged"
   rm -f "$staged"
   conclude "$name" "$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$LOG" | tail -n 1)" \

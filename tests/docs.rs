@@ -336,7 +336,10 @@ fn dotted_fields(line: &str) -> Vec<String> {
             .rsplit(|c: char| !(c.is_ascii_lowercase() || c == '.' || c == '_'))
             .next()
             .unwrap_or_default();
-        let logged = value.starts_with(['%', '?']);
+        // A letter after the sigil: SQL has its question marks too.
+        let logged = value
+            .strip_prefix(['%', '?'])
+            .is_some_and(|rest| rest.starts_with(char::is_alphabetic));
         if logged && name.contains('.') && !name.starts_with('.') {
             found.push(name.to_owned());
         }
