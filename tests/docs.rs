@@ -177,6 +177,24 @@ fn every_cause_of_failure_is_documented_and_nothing_else_is() {
     assert!(known.contains("event_loop_blocked"), "{known:?}");
 }
 
+#[test]
+fn every_route_is_documented_and_nothing_else_is() {
+    let source = read("src/gateway/api/mod.rs");
+    let known: BTreeSet<_> = source.lines().filter_map(route).collect();
+    assert!(
+        known.contains("GET /jobs/{}/trace"),
+        "the routes are found: {known:?}"
+    );
+    let page = read("docs/api.md");
+    let documented: BTreeSet<_> = page.lines().flat_map(documented_routes).collect();
+    let unsaid: Vec<_> = known.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&known).collect();
+    assert!(
+        unsaid.is_empty() && unknown.is_empty(),
+        "not in docs/api.md: {unsaid:?}; only there: {unknown:?}"
+    );
+}
+
 struct Row {
     names: Vec<String>,
     default: String,
@@ -325,6 +343,48 @@ fn check_help(words: &[&str]) -> Result<(), String> {
         Some(option) => Err(format!("there is no option {option}")),
         None => Ok(()),
     }
+}
+
+/// A handler's pattern, `("GET", ["jobs", id, "trace"])`, as `GET /jobs/{}/trace`.
+fn route(line: &str) -> Option<String> {
+    let (method, rest) = line.trim().strip_prefix("(\"")?.split_once("\", [")?;
+    let (parts, _) = rest.split_once("])")?;
+    let part = |part: &str| {
+        part.strip_prefix('"').map_or("{}".to_owned(), |word| {
+            word.trim_end_matches('"').to_owned()
+        })
+    };
+    let path: Vec<_> = parts.split(", ").map(part).collect();
+    Some(format!("{method} /{}", path.join("/")))
+}
+
+/// The routes of a table's row: `METHOD /api/v1/path`, and further methods of that path.
+fn documented_routes(line: &str) -> Vec<String> {
+    let Some(cell) = line
+        .strip_prefix('|')
+        .and_then(|rest| rest.split('|').next())
+    else {
+        return Vec::new();
+    };
+    let mut path = String::new();
+    let mut found = Vec::new();
+    for code in cell.split('`').skip(1).step_by(2) {
+        let (method, rest) = code.split_once(' ').unwrap_or((code, ""));
+        if !["GET", "POST", "PUT", "DELETE"].contains(&method) {
+            continue;
+        }
+        if let Some(below) = rest.strip_prefix("/api/v1") {
+            let below = below.split('?').next().unwrap_or_default();
+            let parts = below
+                .split('/')
+                .map(|part| if part.starts_with('{') { "{}" } else { part });
+            path = parts.collect::<Vec<_>>().join("/");
+        } else if !rest.is_empty() {
+            continue;
+        }
+        found.push(format!("{method} {path}"));
+    }
+    found
 }
 
 /// Fields such as `job.id` that a log line sets.
