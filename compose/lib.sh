@@ -4,6 +4,7 @@
 # Podman runs as one unprivileged user: `sluice` (or $SLUICE_USER) when the
 # caller is root, the caller otherwise.
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # what is set here is for the scripts that source it
 
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SCRIPT=$(basename "$0" .sh)
