@@ -97,8 +97,8 @@ export function createInvocations(wire, storage) {
   }
 
   const succeed = (invocation, json) => {
-    const problem = BufferByteLength(json) > RESULT_BYTES_MAX;
-    if (problem) fail(invocation, tooLarge(BufferByteLength(json)));
+    const bytes = BufferByteLength(json);
+    if (bytes > RESULT_BYTES_MAX) fail(invocation, tooLarge(bytes));
     else settle(invocation, { __proto__: null, json });
   };
 
@@ -159,23 +159,20 @@ export function createInvocations(wire, storage) {
   /** An SDK call of whoever is running. Answers a promise; never throws. */
   function call(method, args) {
     const invocation = current();
-    let refusal;
-    if (invocation === undefined) refusal = 'was called outside of an invocation, where it belongs to no block or app';
-    else if (!invocation.live) refusal = 'was called after its invocation had ended; await it, or what leads to it, in the handler';
-    else if (invocation.kind === 'evaluate' || invocation.kind === 'describe') refusal = `cannot be called while a runtime does ${invocation.kind}`;
-    else if (MapSize(invocation.calls) >= CALLS_IN_FLIGHT_MAX) refusal = `cannot be called now: ${CALLS_IN_FLIGHT_MAX} calls of this invocation are unanswered; await some of them first`;
+    const refusal = refusalOf(invocation);
     if (refusal !== undefined) {
       if (invocation === undefined || !invocation.live) log(undefined, 'warn', `${method} ${refusal}`);
-      return NativePromise.reject(new Error(`${method} ${refusal}`));
+      return rejected(new Error(`${method} ${refusal}`));
     }
     let json;
     try {
       json = utf8Bytes(JSONStringify(args));
     } catch (error) {
-      return NativePromise.reject(new TypeError(`${method} was given something that JSON cannot carry: ${messageOf(error)}`));
+      return rejected(new TypeError(`${method} was given something that JSON cannot carry: ${messageOf(error)}`));
     }
     if (json.length > ARGS_BYTES_MAX) {
-      return NativePromise.reject(new RangeError(`${method} was given ${json.length} bytes of JSON, over the limit of ${ARGS_BYTES_MAX}`));
+      const sizes = `${json.length} bytes of JSON, over the limit of ${ARGS_BYTES_MAX}`;
+      return rejected(new RangeError(`${method} was given ${sizes}`));
     }
     const number = ++invocation.callsMade;
     const pending = { __proto__: null, promise: null, resolve: null, reject: null };
@@ -229,8 +226,8 @@ export function createInvocations(wire, storage) {
       invocation.logDropped += bytes;
       return;
     }
-    let line = clip(text, LOG_LINE_BYTES_MAX);
-    let kept = line === text ? bytes : BufferByteLength(line);
+    const line = clip(text, LOG_LINE_BYTES_MAX);
+    const kept = line === text ? bytes : BufferByteLength(line);
     if (kept > invocation.logLeft) {
       invocation.logLeft = 0;
       invocation.logDropped += bytes;
@@ -292,6 +289,18 @@ export function createInvocations(wire, storage) {
     __proto__: null, begin, run, current, succeed, fail, abort, call, called, log, logIsFull, countDropped, output,
     loaded, stray, has: (number) => MapHas(open, number),
   };
+}
+
+const rejected = (error) => new NativePromise((_, reject) => reject(error));
+
+/** Why an SDK call cannot be made, if so. */
+function refusalOf(invocation) {
+  if (invocation === undefined) return 'was called outside of an invocation, where it belongs to no block or app';
+  if (!invocation.live) return 'was called after its invocation had ended; await it, or what leads to it, in the handler';
+  const { kind, calls } = invocation;
+  if (kind === 'evaluate' || kind === 'describe') return `cannot be called while a runtime does ${kind}`;
+  if (MapSize(calls) < CALLS_IN_FLIGHT_MAX) return undefined;
+  return `cannot be called now: ${CALLS_IN_FLIGHT_MAX} calls of this invocation are unanswered; await some of them first`;
 }
 
 function tooLarge(bytes) {
