@@ -28,10 +28,10 @@ const RESULT_BYTES_MAX = 4 * 1024 * 1024;
 const LOG_LINE_BYTES_MAX = 8 * 1024;
 /** Log is dropped, and counted, while the worker has this much unread, in bytes. */
 const LOG_WAITING_BYTES_MAX = 4 * 1024 * 1024;
-/** Log that belongs to no open invocation: this much between two invocations, in bytes. */
-const STRAY_LOG_BYTES_MAX = 64 * 1024;
-/** The number under which the worker hears what belongs to no open invocation. */
-const NOBODY = 0;
+/** What is logged while the bundle is loaded is kept for the first invocation up to this, in UTF-16 units. */
+const EARLY_LOG_UNITS_MAX = 64 * 1024;
+/** What belongs to no open invocation goes to the container's log, this much in the process's life, in bytes. */
+const STRAY_LOG_BYTES_MAX = 256 * 1024;
 
 const noop = () => {};
 const NO_CALLS = new Map();
@@ -51,8 +51,8 @@ class Token {
   }
 }
 
-/** The open invocations of this process. `wire` sends, `storage` knows who is running. */
-export function createInvocations(wire, storage) {
+/** The open invocations. `wire` sends, `storage` knows who is running, `complain` writes a line for nobody. */
+export function createInvocations(wire, storage, complain) {
   const open = new Map();
   // What was logged while the bundle was loaded goes to the first invocation.
   let loading = true;
@@ -71,7 +71,6 @@ export function createInvocations(wire, storage) {
     };
     begun.token = new Token(begun);
     MapSet(open, invocation, begun);
-    strayLeft = STRAY_LOG_BYTES_MAX;
     if (early !== '') {
       const text = early;
       early = '';
@@ -214,12 +213,12 @@ export function createInvocations(wire, storage) {
     const bytes = BufferByteLength(text);
     if (invocation === undefined || !invocation.live) {
       if (loading) {
-        if (early.length + text.length < STRAY_LOG_BYTES_MAX) early += (early === '' ? '' : '\n') + text;
+        if (early.length + text.length < EARLY_LOG_UNITS_MAX) early += (early === '' ? '' : '\n') + text;
         return;
       }
       if (bytes > strayLeft) return;
       strayLeft -= bytes;
-      wire.send({ log: { invocation: NOBODY, level, text: clip(text, LOG_LINE_BYTES_MAX) } });
+      complain(`${level}: ${clip(text, LOG_LINE_BYTES_MAX)}`);
       return;
     }
     if (invocation.logLeft <= 0 || wire.waiting() > LOG_WAITING_BYTES_MAX) {
