@@ -20,12 +20,16 @@ import {
 
 /** Most SDK calls of one invocation that may be unanswered: CALLS_IN_FLIGHT_MAX of the contract. */
 const CALLS_IN_FLIGHT_MAX = 1000;
+/** The most that the arguments of those may hold together, in bytes: what the worker must keep for them. */
+const CALLS_IN_FLIGHT_BYTES_MAX = 64 * 1024 * 1024;
 /** The largest arguments of one SDK call, in bytes of JSON, so that its message stays below the wire's limit. */
 const ARGS_BYTES_MAX = 4 * 1024 * 1024;
 /** The largest result, in bytes of JSON: RESULT_BYTES_MAX of the contract. */
 const RESULT_BYTES_MAX = 4 * 1024 * 1024;
 /** The longest line of log, in bytes: LOG_LINE_BYTES_MAX of the contract. */
 const LOG_LINE_BYTES_MAX = 8 * 1024;
+/** What a line costs at least, in bytes, so that empty lines are not free. */
+const LOG_LINE_BYTES_MIN = 16;
 /** Log is dropped, and counted, while the worker has this much unread, in bytes. */
 const LOG_WAITING_BYTES_MAX = 4 * 1024 * 1024;
 /** What is logged while the bundle is loaded is kept for the first invocation up to this, in UTF-16 units. */
@@ -66,7 +70,7 @@ export function createInvocations(wire, storage, complain) {
 
   function begin({ invocation, kind, log_bytes_max }) {
     const begun = {
-      __proto__: null, number: invocation, kind, token: null, calls: NO_CALLS, callsMade: 0, live: true, outcome: null,
+      __proto__: null, number: invocation, kind, token: null, calls: NO_CALLS, callsMade: 0, callBytes: 0, live: true, outcome: null,
       checking: false, logLeft: log_bytes_max, logDropped: 0, indent: '', info: '', error: '',
     };
     begun.token = new Token(begun);
@@ -173,8 +177,13 @@ export function createInvocations(wire, storage, complain) {
       const sizes = `${json.length} bytes of JSON, over the limit of ${ARGS_BYTES_MAX}`;
       return rejected(new RangeError(`${method} was given ${sizes}`));
     }
+    if (invocation.callBytes + json.length > CALLS_IN_FLIGHT_BYTES_MAX) {
+      const sizes = `more than ${CALLS_IN_FLIGHT_BYTES_MAX} bytes in calls of this invocation are unanswered`;
+      return rejected(new Error(`${method} cannot be called now: ${sizes}; await some of them first`));
+    }
+    invocation.callBytes += json.length;
     const number = ++invocation.callsMade;
-    const pending = { __proto__: null, promise: null, resolve: null, reject: null };
+    const pending = { __proto__: null, bytes: json.length, promise: null, resolve: null, reject: null };
     pending.promise = new NativePromise((resolve, reject) => {
       pending.resolve = resolve;
       pending.reject = reject;
@@ -191,6 +200,7 @@ export function createInvocations(wire, storage, complain) {
     const pending = invocation === undefined ? undefined : MapGet(invocation.calls, callNumber);
     if (pending === undefined) return;
     MapDelete(invocation.calls, callNumber);
+    invocation.callBytes -= pending.bytes;
     let error;
     if (answer.value !== undefined) {
       const { json } = answer.value;
@@ -233,7 +243,7 @@ export function createInvocations(wire, storage, complain) {
       return;
     }
     if (kept < bytes) invocation.logDropped += bytes - kept;
-    invocation.logLeft -= kept;
+    invocation.logLeft -= kept < LOG_LINE_BYTES_MIN ? LOG_LINE_BYTES_MIN : kept;
     wire.send({ log: { invocation: invocation.number, level, text: line } });
   }
 
