@@ -8,9 +8,18 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{LogFormat, TelemetryConfig};
 
+/// The broker client's name in logs.
+const BROKER_CLIENT: &str = "lapin";
+
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: &TelemetryConfig) {
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // It logs as errors what it also returns, and what is returned is logged where it is handled.
+    if !config.filter.contains(BROKER_CLIENT)
+        && let Ok(directive) = format!("{BROKER_CLIENT}=off").parse()
+    {
+        filter = filter.add_directive(directive);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)
