@@ -203,16 +203,26 @@ async fn tick(gateway: Arc<Gateway>) {
 
 async fn sweep(gateway: Arc<Gateway>) {
     while pause(&gateway, SWEEP).await {
-        let swept = gateway.store.sweep_jobs(RETENTION, now_us()).await;
-        match swept {
-            Ok(0) => {}
-            Ok(jobs) => tracing::info!(jobs, "Removed finished jobs that were kept long enough"),
-            Err(error) => tracing::warn!(%error, "Old jobs could not be removed"),
-        }
-        if let Err(error) = gateway.store.sweep_kv(now_ms()).await {
-            tracing::warn!(%error, "Expired keys could not be removed");
+        if let Err(error) = sweep_once(&gateway).await {
+            tracing::warn!(%error, "What is kept long enough could not be removed");
         }
     }
+}
+
+async fn sweep_once(gateway: &Gateway) -> Result<(), store::Error> {
+    let mut jobs = 0;
+    // A round is bounded, so that it does not hold the writer; a busy gateway needs several.
+    while let round @ 1.. = gateway.store.sweep_jobs(RETENTION, now_us()).await? {
+        jobs += round;
+        if gateway.is_draining() {
+            break;
+        }
+    }
+    if jobs > 0 {
+        tracing::info!(jobs, "Removed finished jobs that were kept long enough");
+    }
+    gateway.store.sweep_kv(now_ms()).await?;
+    Ok(())
 }
 
 /// Waits; false once the gateway drains.

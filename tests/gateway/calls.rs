@@ -100,7 +100,7 @@ async fn a_job_token_opens_its_own_bundle_and_dies_with_the_job() {
 }
 
 #[async_std::test]
-async fn calls_are_answered_recorded_and_fenced() {
+async fn calls_are_answered_and_recorded() {
     let fixture = Fixture::start().await;
     let mut bridge = fixture.bridge("a", 8).await;
     let (job, _) = handler(&fixture, &mut bridge, "b").await;
@@ -146,7 +146,13 @@ async fn calls_are_answered_recorded_and_fenced() {
         ]
     );
     assert_eq!(calls[0]["args"], json!([{"hello": 1}]));
+}
 
+#[async_std::test]
+async fn a_call_of_an_older_attempt_is_refused() {
+    let fixture = Fixture::start().await;
+    let mut bridge = fixture.bridge("a", 8).await;
+    let (job, _) = handler(&fixture, &mut bridge, "b").await;
     let runtime = RuntimeUse {
         container: "c".to_owned(),
         origin: Origin::Cold,
@@ -180,95 +186,116 @@ async fn calls_are_answered_recorded_and_fenced() {
     );
 }
 
+/// One key-value call that must be answered.
+struct Kv<'a> {
+    fixture: &'a Fixture,
+    number: std::cell::Cell<u32>,
+}
+
+impl<'a> Kv<'a> {
+    fn of(fixture: &'a Fixture) -> Self {
+        let number = std::cell::Cell::new(0);
+        Self { fixture, number }
+    }
+
+    async fn call(&self, job: &Job, method: &str, args: Value) -> Value {
+        self.number.set(self.number.get() + 1);
+        let method = format!("kv.{method}");
+        let (status, value) = call(self.fixture, job, 1, self.number.get(), &method, args).await;
+        assert_eq!(status, 200, "{method}: {value}");
+        value
+    }
+}
+
 #[async_std::test]
-async fn keys_and_values_have_scopes_locks_lives_and_an_order() {
+async fn keys_have_scopes_and_lives() {
     let fixture = Fixture::start().await;
     let mut bridge = fixture.bridge("a", 8).await;
     let (one, _) = handler(&fixture, &mut bridge, "one").await;
     let (two, _) = handler(&fixture, &mut bridge, "two").await;
-    let mut number = 0;
-    let mut kv = async |job: &Job, method: &str, args: Value| {
-        number += 1;
-        let (status, value) = call(&fixture, job, 1, number, &format!("kv.{method}"), args).await;
-        assert_eq!(status, 200, "{method}: {value}");
-        value
-    };
+    let kv = Kv::of(&fixture);
     assert_eq!(
-        kv(&one, "block.get", json!(["k"])).await,
+        kv.call(&one, "block.get", json!(["k"])).await,
         json!({"key": "k"})
     );
+    let set = json!([{"key": "k", "value": {"n": 1}}]);
+    assert_eq!(kv.call(&one, "block.set", set).await, true);
+    let value = kv.call(&one, "block.get", json!(["k"])).await["value"].take();
+    assert_eq!(value, json!({"n": 1}));
+    let other = kv.call(&two, "block.get", json!(["k"])).await;
+    assert_eq!(other.get("value"), None, "blocks do not share");
+    kv.call(&one, "app.set", json!([{"key": "k", "value": "shared"}]))
+        .await;
     assert_eq!(
-        kv(&one, "block.set", json!([{"key": "k", "value": {"n": 1}}])).await,
-        true
+        kv.call(&two, "app.get", json!(["k"])).await["value"],
+        "shared"
     );
-    assert_eq!(
-        kv(&one, "block.get", json!(["k"])).await["value"],
-        json!({"n": 1})
-    );
-    assert_eq!(
-        kv(&two, "block.get", json!(["k"])).await.get("value"),
-        None,
-        "blocks do not share"
-    );
-    kv(&one, "app.set", json!([{"key": "k", "value": "shared"}])).await;
-    assert_eq!(kv(&two, "app.get", json!(["k"])).await["value"], "shared");
 
-    let lock = |id: &str, value: u32| json!([{"key": "l", "value": value, "lock": {"id": id, "timeout": 60}}]);
-    assert_eq!(kv(&one, "app.set", lock("x", 1)).await, true);
-    assert_eq!(kv(&two, "app.set", lock("y", 2)).await, false);
-    assert_eq!(
-        kv(&two, "app.set", json!([{"key": "l", "value": 3}])).await,
-        false
-    );
-    let both = json!([[{"key": "free", "value": 1}, {"key": "l", "value": 1}]]);
-    assert_eq!(kv(&two, "app.setMany", both).await, false);
-    assert_eq!(
-        kv(&two, "app.get", json!(["free"])).await.get("value"),
-        None,
-        "all or nothing"
-    );
-    assert_eq!(kv(&one, "app.set", lock("x", 4)).await, true);
-    kv(
-        &one,
-        "app.releaseLock",
-        json!([{"key": "l", "lockId": "x"}]),
-    )
-    .await;
-    assert_eq!(kv(&two, "app.set", lock("y", 5)).await, true);
-
-    kv(
+    kv.call(
         &one,
         "app.set",
         json!([{"key": "t", "value": 1, "ttl": 60}]),
     )
     .await;
-    let ttl = kv(&one, "app.get", json!(["t"])).await["ttl"].as_f64();
+    let ttl = kv.call(&one, "app.get", json!(["t"])).await["ttl"].as_f64();
     assert!(ttl > Some(50.0) && ttl <= Some(60.0), "{ttl:?}");
-    kv(&one, "app.set", json!([{"key": "t", "ttl": 0}])).await;
-    assert_eq!(kv(&one, "app.get", json!(["t"])).await.get("value"), None);
+    kv.call(&one, "app.set", json!([{"key": "t", "ttl": 0}]))
+        .await;
+    assert_eq!(
+        kv.call(&one, "app.get", json!(["t"])).await.get("value"),
+        None
+    );
+}
 
+#[async_std::test]
+async fn a_locked_key_is_its_holders_alone() {
+    let fixture = Fixture::start().await;
+    let mut bridge = fixture.bridge("a", 8).await;
+    let (one, _) = handler(&fixture, &mut bridge, "one").await;
+    let (two, _) = handler(&fixture, &mut bridge, "two").await;
+    let kv = Kv::of(&fixture);
+    let lock = |id: &str, timeout: f64| json!([{"key": "l", "value": id, "lock": {"id": id, "timeout": timeout}}]);
+    assert_eq!(kv.call(&one, "app.set", lock("x", 60.0)).await, true);
+    assert_eq!(kv.call(&two, "app.set", lock("y", 60.0)).await, false);
+    let bare = json!([{"key": "l", "value": 3}]);
+    assert_eq!(kv.call(&two, "app.set", bare).await, false);
+    let both = json!([[{"key": "free", "value": 1}, {"key": "l", "value": 1}]]);
+    assert_eq!(kv.call(&two, "app.setMany", both).await, false);
+    let free = kv.call(&two, "app.get", json!(["free"])).await;
+    assert_eq!(free.get("value"), None, "all or nothing");
+    assert_eq!(kv.call(&one, "app.set", lock("x", 60.0)).await, true);
+    let release = json!([{"key": "l", "lockId": "x"}]);
+    kv.call(&one, "app.releaseLock", release).await;
+    // One millisecond is over by the next call, which needs a commit of its own.
+    assert_eq!(kv.call(&two, "app.set", lock("y", 0.001)).await, true);
+    crate::fixture::until("the lock's time is over", async || {
+        (kv.call(&one, "app.set", lock("x", 60.0)).await == true).then_some(())
+    })
+    .await;
+}
+
+#[async_std::test]
+async fn lists_are_in_order_and_come_in_pages() {
+    let fixture = Fixture::start().await;
+    let mut bridge = fixture.bridge("a", 8).await;
+    let (one, _) = handler(&fixture, &mut bridge, "one").await;
+    let kv = Kv::of(&fixture);
     let many: Value = (0..150)
         .map(|n| json!({"key": format!("e:{:03}", 149 - n), "value": n}))
         .collect();
-    assert_eq!(kv(&one, "block.setMany", json!([many])).await, true);
-    let page = kv(&one, "block.list", json!([{"keyPrefix": "e:"}])).await;
+    assert_eq!(kv.call(&one, "block.setMany", json!([many])).await, true);
+    let page = kv
+        .call(&one, "block.list", json!([{"keyPrefix": "e:"}]))
+        .await;
     let next = page["nextStartingKey"].as_str().expect("a second page");
-    assert_eq!(
-        (
-            page["pairs"].as_array().map(Vec::len),
-            &page["pairs"][0]["key"]
-        ),
-        (Some(100), &json!("e:000"))
-    );
-    let rest = kv(
-        &one,
-        "block.list",
-        json!([{"keyPrefix": "e:", "startingKey": next}]),
-    )
-    .await;
+    assert_eq!(page["pairs"].as_array().map(Vec::len), Some(100));
+    assert_eq!(page["pairs"][0]["key"], "e:000");
+    let rest = json!([{"keyPrefix": "e:", "startingKey": next}]);
+    let rest = kv.call(&one, "block.list", rest).await;
     assert_eq!(rest["pairs"].as_array().map(Vec::len), Some(50));
     assert_eq!(rest.get("nextStartingKey"), None);
-    let pairs = kv(&one, "block.getMany", json!([["e:003", "none", "e:001"]])).await;
+    let wanted = json!([["e:003", "none", "e:001"]]);
+    let pairs = kv.call(&one, "block.getMany", wanted).await;
     let keys: Vec<_> = pairs
         .as_array()
         .expect("a list")
@@ -276,10 +303,19 @@ async fn keys_and_values_have_scopes_locks_lives_and_an_order() {
         .map(|pair| pair["key"].as_str())
         .collect();
     assert_eq!(keys, [Some("e:003"), Some("none"), Some("e:001")]);
-    kv(&one, "block.delete", json!([["e:001"]])).await;
+    kv.call(&one, "block.delete", json!([["e:001"]])).await;
+    let gone = kv.call(&one, "block.get", json!(["e:001"])).await;
+    assert_eq!(gone.get("value"), None);
+    let large: Value = (0..4)
+        .map(|n| json!({"key": format!("large:{n}"), "value": "x".repeat(600_000)}))
+        .collect();
+    kv.call(&one, "block.setMany", json!([large])).await;
+    let page = kv
+        .call(&one, "block.list", json!([{"keyPrefix": "large:"}]))
+        .await;
     assert_eq!(
-        kv(&one, "block.get", json!(["e:001"])).await.get("value"),
-        None
+        page["nextStartingKey"], "large:1",
+        "a page is bounded in bytes too"
     );
 }
 

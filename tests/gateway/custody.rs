@@ -205,7 +205,7 @@ async fn cancelling_is_at_once_or_asked_for_and_may_be_repeated() {
     bridge.accept(&job).await;
     let marked = fixture.post(&path(&running), &body).await;
     assert_eq!(marked["cancelling"]["reason"], "enough", "{marked}");
-    let asked = |frame: &FromGateway| matches!(frame, FromGateway::Cancel { jobs, reason } if jobs == &[job.id.clone()] && reason == "enough");
+    let asked = |frame: &FromGateway| matches!(frame, FromGateway::Cancel { jobs, reason } if jobs == std::slice::from_ref(&job.id) && reason == "enough");
     assert!(asked(&bridge.next().await));
     drop(bridge);
     let mut bridge = fixture.bridge("a", 8).await;

@@ -7,6 +7,8 @@
 //!
 //! Owns everything that knows trillium. Handlers get values and give values.
 
+mod patience;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +21,7 @@ use trillium::{Conn, Handler, KnownHeaderName, Swansong};
 use crate::gateway::auth::{Caller, JobCaller};
 use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
 use crate::gateway::error::ApiError;
+use crate::gateway::http::patience::Patience;
 use crate::gateway::{Gateway, agent_api, api};
 
 /// Requests at once; most of them wait for a job's end and cost some KiB each.
@@ -74,6 +77,7 @@ pub fn serve(gateway: Arc<Gateway>, listener: std::net::TcpListener) -> Server {
         .with_prebound_server(listener)
         .without_signals()
         .with_nodelay()
+        .with_acceptor(Patience)
         .with_max_connections(Some(CONNECTIONS_MAX))
         .with_http_config(
             trillium::HttpConfig::default()
