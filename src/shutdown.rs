@@ -202,8 +202,10 @@ impl Tasks {
     }
 }
 
+/// Spawns for a library that minds its own tasks and ends them with what it
+/// owns, such as a broker connection. Nothing of ours is spawned so.
 #[expect(clippy::disallowed_methods, reason = "the one place that may spawn")]
-fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     async_std::task::spawn(future)
 }
 

@@ -53,9 +53,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Result<T, 
             bytes_max,
         });
     }
-    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    // A cursor tells how far the value went; a reader by reference does not.
+    let mut cursor = std::io::Cursor::new(bytes);
+    let mut reader = rmp_serde::Deserializer::new(&mut cursor);
     let value = T::deserialize(&mut reader).map_err(|e| Error::Malformed(e.to_string()))?;
-    if !reader.get_ref().is_empty() {
+    if cursor.position() != bytes.len() as u64 {
         return Err(Error::Malformed(
             "bytes follow the end of the message".into(),
         ));
@@ -96,6 +98,13 @@ mod tests {
                 bytes_max: 9
             }
         );
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        let bytes = encode(&("text".to_owned(), 7u8), 100).expect("it fits");
+        let value: (String, u8) = decode(&bytes, 100).expect("it is what was encoded");
+        assert_eq!(value, ("text".to_owned(), 7));
     }
 
     #[test]

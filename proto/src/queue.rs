@@ -39,8 +39,12 @@ pub mod header {
     /// On dead letters: one sentence.
     pub const REASON: &str = "x-sluice-reason";
     pub const TRACEPARENT: &str = "traceparent";
-    /// Set by quorum queues: how often the message was returned to the queue.
+    /// Set by quorum queues: how often the message was returned to the queue
+    /// (before RabbitMQ 4.3), or how many deliveries of it failed (from then on).
     pub const BROKER_DELIVERY_COUNT: &str = "x-delivery-count";
+    /// Set by quorum queues of later RabbitMQ 4 releases: how often a consumer was
+    /// given the message before, failed or not. A reader takes the larger of the two.
+    pub const BROKER_ACQUIRED_COUNT: &str = "x-acquired-count";
 }
 
 /// How often a job is delivered to a worker before it is taken for poison.
@@ -64,6 +68,12 @@ pub struct Names {
     pub retry: String,
     /// What could not be done, with its cause: a quorum queue.
     pub dead: String,
+    /// Where `jobs` and `jobs_high` send what the broker itself gives up on: a
+    /// fanout exchange bound to `dead` and `given_up`.
+    pub dead_letters: String,
+    /// A copy of what the broker gave up on, for the bridge, which reports it
+    /// and leaves the one in `dead` to look at: a quorum queue.
+    pub given_up: String,
     /// Bridge to all workers: a fanout exchange.
     pub control: String,
     /// Workers to the bridge and whoever looks: a fanout exchange.
@@ -123,6 +133,8 @@ impl Names {
             reports: name("reports"),
             retry: name("retry"),
             dead: name("dead"),
+            dead_letters: name("dead-letters"),
+            given_up: name("given-up"),
             control: name("control"),
             presence: name("presence"),
             bridge_lock: name("bridge-lock"),

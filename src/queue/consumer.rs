@@ -1,0 +1,421 @@
+//! What comes out of the broker: deliveries, each unsettled while somebody holds it.
+//!
+//! ```text
+//!  queue ──▶ Deliveries::next ──▶ Delivery ──┬─ ack            done
+//!                │ unreadable               ├─ requeue        not its fault: back to the queue
+//!                ▼                          ├─ retry          its try failed: back after a while
+//!              dead (and the job reported)  └─ bury           never again: dead
+//! ```
+
+use std::marker::PhantomData;
+
+use futures::StreamExt;
+use futures::future::{Either, select};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Acker, Channel, Consumer};
+use serde::de::DeserializeOwned;
+
+use sluice_proto::codec::{QUEUE_MESSAGE_BYTES_MAX, encode};
+use sluice_proto::ids::JobId;
+use sluice_proto::job::{Attempt, Job};
+use sluice_proto::queue::{Control, Presence, header};
+use sluice_proto::report::{Body, Cause, Failure, Finished, Outcome, Report};
+
+use crate::queue::link::Link;
+use crate::queue::{Error, message, topology, within};
+use crate::shutdown;
+use crate::telemetry::now_us;
+
+/// Most control messages that wait for one worker: each names many jobs, and a
+/// worker that is this far behind cancels nothing in time anyway.
+const CONTROLS_MAX: i64 = 10_000;
+/// Most presence messages that wait for one listener.
+const PRESENCES_MAX: i64 = 10_000;
+
+/// The deliveries of one consumer.
+pub struct Deliveries<T> {
+    link: Link,
+    channel: Channel,
+    consumer: Consumer,
+    feed: Feed,
+    cancelled: bool,
+    item: PhantomData<fn() -> T>,
+}
+
+/// What is consumed, and so what happens to a message that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feed {
+    /// Buried, and reported as failed where the headers say which job it was.
+    Jobs,
+    /// Buried.
+    Reports,
+    /// Settled by being delivered; an unreadable one is logged and forgotten.
+    Signals,
+}
+
+/// One message in our hands, not yet settled. Settling consumes it. One that is
+/// dropped stays unsettled until its link ends, and then goes back to its queue.
+#[must_use = "a delivery is unsettled until it is acknowledged, requeued, retried or buried"]
+pub struct Delivery<T> {
+    pub item: T,
+    /// Microseconds since the Unix epoch when the bridge read the job's frame; 0 if not said.
+    pub received_us: u64,
+    /// Microseconds since the Unix epoch when this process got it.
+    pub delivered_us: u64,
+    /// Seconds since the Unix epoch when it was published; 0 if not said.
+    pub published_s: u64,
+    /// Which delivery of its dispatch it is, from 1. Grows with every delivery, whatever its reason.
+    pub delivery: u32,
+    acker: Option<Acker>,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Work that is not urgent, at most `prefetch` unsettled at a time.
+    pub async fn jobs(&self, prefetch: u16) -> Result<Deliveries<Job>, Error> {
+        let queue = topology::name(&self.inner.names.jobs)?;
+        self.consume(queue, prefetch, Feed::Jobs).await
+    }
+
+    /// Urgent work.
+    pub async fn jobs_high(&self, prefetch: u16) -> Result<Deliveries<Job>, Error> {
+        let queue = topology::name(&self.inner.names.jobs_high)?;
+        self.consume(queue, prefetch, Feed::Jobs).await
+    }
+
+    /// What workers said.
+    pub async fn reports(&self, prefetch: u16) -> Result<Deliveries<Report>, Error> {
+        let queue = topology::name(&self.inner.names.reports)?;
+        self.consume(queue, prefetch, Feed::Reports).await
+    }
+
+    /// Jobs that the broker itself gave up on, because workers died of them
+    /// faster than they could count. The dead letter stays in `dead`.
+    pub async fn given_up(&self, prefetch: u16) -> Result<Deliveries<Job>, Error> {
+        let queue = topology::name(&self.inner.names.given_up)?;
+        self.consume(queue, prefetch, Feed::Jobs).await
+    }
+
+    /// What the bridge says to all workers, from now on.
+    pub async fn controls(&self) -> Result<Deliveries<Control>, Error> {
+        self.listen(&self.inner.names.control, CONTROLS_MAX).await
+    }
+
+    /// How the workers are, from now on.
+    pub async fn presences(&self) -> Result<Deliveries<Presence>, Error> {
+        self.listen(&self.inner.names.presence, PRESENCES_MAX).await
+    }
+
+    async fn listen<T>(&self, exchange: &str, length_max: i64) -> Result<Deliveries<T>, Error> {
+        self.inner.health.check()?;
+        let opening = self.inner.consuming.create_channel();
+        let channel = within("opening a channel", opening).await?;
+        let queue = topology::ear(&channel, exchange, length_max).await?;
+        self.start(channel, queue, Feed::Signals).await
+    }
+
+    async fn consume<T>(
+        &self,
+        queue: ShortString,
+        prefetch: u16,
+        feed: Feed,
+    ) -> Result<Deliveries<T>, Error> {
+        self.inner.health.check()?;
+        let opening = self.inner.consuming.create_channel();
+        let channel = within("opening a channel", opening).await?;
+        let limited = channel.basic_qos(prefetch, BasicQosOptions::default());
+        within("setting a prefetch", limited).await?;
+        self.start(channel, queue, feed).await
+    }
+
+    async fn start<T>(
+        &self,
+        channel: Channel,
+        queue: ShortString,
+        feed: Feed,
+    ) -> Result<Deliveries<T>, Error> {
+        let options = BasicConsumeOptions {
+            no_ack: feed == Feed::Signals,
+            ..BasicConsumeOptions::default()
+        };
+        let consuming = channel.basic_consume(
+            queue,
+            ShortString::default(),
+            options,
+            FieldTable::default(),
+        );
+        let consumer = within("starting to consume", consuming).await?;
+        Ok(Deliveries {
+            link: self.clone(),
+            channel,
+            consumer,
+            feed,
+            cancelled: false,
+            item: PhantomData,
+        })
+    }
+}
+
+// === impl Deliveries ===
+
+impl<T: DeserializeOwned> Deliveries<T> {
+    /// The next readable message. Dropping the future loses nothing.
+    ///
+    /// Fails when the link is dead, or after [`Deliveries::cancel`].
+    pub async fn next(&mut self) -> Result<Delivery<T>, Error> {
+        loop {
+            let raw = self.pull().await?;
+            match message::read(&raw.properties, &raw.data) {
+                Ok(item) => {
+                    let properties = &raw.properties;
+                    return Ok(Delivery {
+                        item,
+                        received_us: message::number(properties, header::RECEIVED_US).unwrap_or(0),
+                        delivered_us: now_us(),
+                        published_s: properties.timestamp().unwrap_or(0),
+                        delivery: message::delivery_number(properties, raw.redelivered),
+                        acker: (self.feed != Feed::Signals).then_some(raw.acker),
+                    });
+                }
+                Err(reason) => self.discard(raw, reason),
+            }
+        }
+    }
+
+    /// Takes no more: what was handed out stays valid, what was not yet goes back to its queue.
+    pub async fn cancel(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.cancelled, true) {
+            return Ok(());
+        }
+        let tag = self.consumer.tag();
+        let cancelling = self
+            .channel
+            .basic_cancel(tag, BasicCancelOptions::default());
+        within("ending a consumer", cancelling).await?;
+        // The broker has said that nothing follows, so the stream ends behind what is in it.
+        let draining = async {
+            while let Some(Ok(raw)) = self.consumer.next().await {
+                if self.feed != Feed::Signals {
+                    raw.acker.nack(back_to_queue()).await?;
+                }
+            }
+            Ok(())
+        };
+        within("giving deliveries back", draining).await
+    }
+
+    async fn pull(&mut self) -> Result<lapin::message::Delivery, Error> {
+        if self.cancelled {
+            return Err(Error::Closed);
+        }
+        let health = self.link.inner.health.clone();
+        let gone = std::pin::pin!(health.failed());
+        // Deliveries first: the end of the link stays known, and a delivery that
+        // is not taken stays in the stream.
+        match select(self.consumer.next(), gone).await {
+            Either::Left((Some(Ok(raw)), _)) => Ok(raw),
+            Either::Left((Some(Err(error)), _)) => {
+                let error = Error::from(error);
+                health.kill(error.clone());
+                Err(error)
+            }
+            Either::Left((None, _)) => {
+                let error = Error::Lost("the broker ended a consumer of ours".into());
+                health.kill(error.clone());
+                Err(error)
+            }
+            Either::Right((error, _)) => Err(error),
+        }
+    }
+
+    /// Gets a message out of the way that nobody can read, without making the next one wait.
+    fn discard(&self, raw: lapin::message::Delivery, reason: String) {
+        let job = raw
+            .properties
+            .message_id()
+            .as_ref()
+            .map_or("", |id| id.as_str());
+        tracing::error!(
+            job.id = job,
+            queue = raw.routing_key.as_str(),
+            error = reason,
+            "A message cannot be read; it goes to the dead letters"
+        );
+        let (link, feed) = (self.link.clone(), self.feed);
+        match feed {
+            Feed::Signals => {}
+            Feed::Jobs | Feed::Reports => shutdown::spawn_detached(async move {
+                if let Err(error) = bury_unread(&link, feed, raw, &reason).await {
+                    // It stays unsettled, so the broker delivers it to the next link.
+                    link.inner.health.kill(error);
+                }
+            }),
+        }
+    }
+}
+
+async fn bury_unread(
+    link: &Link,
+    feed: Feed,
+    raw: lapin::message::Delivery,
+    reason: &str,
+) -> Result<(), Error> {
+    if let (Feed::Jobs, Some(report)) = (feed, unacceptable(link, &raw, reason)) {
+        link.publish_report(&report).await?;
+    }
+    let headers = raw.properties.headers().clone().unwrap_or_default();
+    let reason = format!("unreadable: {reason}");
+    link.put_away(
+        raw.properties,
+        headers,
+        &raw.data,
+        Cause::Unacceptable,
+        &reason,
+    )
+    .await?;
+    within(
+        "an acknowledgement",
+        raw.acker.ack(BasicAckOptions::default()),
+    )
+    .await?;
+    Ok(())
+}
+
+/// The end of a job that cannot be read, as far as its properties tell which it was.
+fn unacceptable(link: &Link, raw: &lapin::message::Delivery, reason: &str) -> Option<Report> {
+    let job = raw.properties.message_id().as_ref()?;
+    let dispatch = message::number(&raw.properties, header::DISPATCH)?;
+    Some(failed(
+        JobId::from(job.as_str()),
+        Attempt {
+            dispatch: u32::try_from(dispatch).ok()?,
+            delivery: message::delivery_number(&raw.properties, raw.redelivered),
+        },
+        &link.inner.client,
+        Failure::new(
+            Cause::Unacceptable,
+            format!("The job cannot be read by the worker: {reason}."),
+        ),
+    ))
+}
+
+/// A report of a job that ended without a runtime.
+pub fn failed(job: JobId, attempt: Attempt, worker: &str, failure: Failure) -> Report {
+    Report {
+        job,
+        attempt,
+        worker: worker.to_owned(),
+        at_us: now_us(),
+        body: Body::Finished(Box::new(Finished {
+            outcome: Outcome::Failed(failure),
+            runtime: None,
+            hops: Default::default(),
+            log: Vec::new(),
+            log_bytes_dropped: 0,
+            sdk_calls: 0,
+        })),
+    }
+}
+
+// === impl Delivery ===
+
+impl<T> Delivery<T> {
+    /// Settles it: done with.
+    pub async fn ack(self) -> Result<(), Error> {
+        self.settle(BasicAckOptions::default()).await
+    }
+
+    /// Settles it and every earlier delivery of the same [`Deliveries`], which
+    /// must all be done with: one message to the broker instead of many.
+    pub async fn ack_through(self) -> Result<(), Error> {
+        self.settle(BasicAckOptions { multiple: true }).await
+    }
+
+    /// Settles it: not its fault, back to its queue, near the front. Brokers
+    /// before RabbitMQ 4.3 count this as a delivery all the same.
+    pub async fn requeue(self) -> Result<(), Error> {
+        let Some(acker) = self.acker else {
+            return Ok(());
+        };
+        known(within("a requeue", acker.nack(back_to_queue())).await?)
+    }
+
+    /// Takes the item out; what is left settles as before.
+    pub fn split(self) -> (T, Delivery<()>) {
+        let rest = Delivery {
+            item: (),
+            received_us: self.received_us,
+            delivered_us: self.delivered_us,
+            published_s: self.published_s,
+            delivery: self.delivery,
+            acker: self.acker,
+        };
+        (self.item, rest)
+    }
+
+    async fn settle(self, options: BasicAckOptions) -> Result<(), Error> {
+        let Some(acker) = self.acker else {
+            return Ok(());
+        };
+        // Written, not confirmed: AMQP confirms no acknowledgement. If it is
+        // lost with the link the message comes again, and repeats are normal.
+        known(within("an acknowledgement", acker.ack(options)).await?)
+    }
+}
+
+impl Delivery<Job> {
+    /// Settles it: this try failed for a reason that may pass. The job comes
+    /// back after a moment, as an ordinary one, with one more delivery counted.
+    pub async fn retry(self, link: &Link) -> Result<(), Error> {
+        let put = link
+            .put_back(&self.item, self.delivery, self.received_us)
+            .await;
+        self.moved(put).await
+    }
+
+    /// Settles it: it is never delivered again, but kept to look at.
+    pub async fn bury(self, link: &Link, cause: Cause, reason: &str) -> Result<(), Error> {
+        let deliveries = self.delivery;
+        let (properties, headers) =
+            message::of_job(&self.item, deliveries, self.received_us, self.published_s);
+        let put = match encode(&self.item, QUEUE_MESSAGE_BYTES_MAX) {
+            Ok(body) => {
+                link.put_away(properties, headers, &body, cause, reason)
+                    .await
+            }
+            Err(error) => Err(Error::Unwritable(error.to_string())),
+        };
+        self.moved(put).await
+    }
+
+    /// Acknowledges once the copy is safe; else the original goes back.
+    async fn moved(self, put: Result<(), Error>) -> Result<(), Error> {
+        match put {
+            Ok(()) => self.ack().await,
+            Err(error) => {
+                let _ = self.requeue().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn back_to_queue() -> BasicNackOptions {
+    BasicNackOptions {
+        multiple: false,
+        requeue: true,
+    }
+}
+
+/// lapin answers `false` for a delivery whose channel is gone.
+fn known(written: bool) -> Result<(), Error> {
+    if written {
+        Ok(())
+    } else {
+        Err(Error::Lost("the delivery's channel is gone".into()))
+    }
+}

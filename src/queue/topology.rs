@@ -1,0 +1,200 @@
+//! What a pool has on a broker: every queue and exchange, with every argument said.
+//!
+//! Declared by whoever comes first; declaring it again changes nothing. Nothing
+//! is left to a broker's defaults, which differ between RabbitMQ 3.10 and 4.x
+//! (no delivery limit before 4.0, then 20; a dead letter without an exchange is dropped).
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::AMQPSoftError;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
+
+use sluice_proto::queue::{BROKER_DELIVERY_LIMIT, Names};
+
+use crate::queue::{ANSWER_MAX, Error, within};
+
+/// Most messages in a queue that carries work: twice the million that the
+/// product promises to hold. Over it the broker refuses, and the publisher says so.
+const LENGTH_MAX: i64 = 2_000_000;
+/// Most bytes in a queue that carries work, so that a disk is not filled by one pool.
+const LENGTH_BYTES_MAX: i64 = 8 * 1024 * 1024 * 1024;
+/// Most dead letters kept; each has been reported, so the oldest may go.
+const DEAD_LENGTH_MAX: i64 = 100_000;
+const DEAD_LENGTH_BYTES_MAX: i64 = 1024 * 1024 * 1024;
+/// How long a job waits before it is tried once more, in milliseconds: long
+/// enough for a dying runtime to be cleaned up, short enough not to be felt.
+const RETRY_MS: i64 = 1_000;
+
+/// Declares all of it.
+pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Error> {
+    for exchange in [&names.control, &names.presence, &names.dead_letters] {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let request = channel.exchange_declare(
+            name(exchange)?,
+            ExchangeKind::Fanout,
+            options,
+            FieldTable::default(),
+        );
+        settled(exchange, request).await?;
+    }
+    // What others dead-letter into comes first.
+    for queue in [&names.dead, &names.given_up] {
+        quorum(channel, queue, dead_arguments()).await?;
+        let bound = channel.queue_bind(
+            name(queue)?,
+            name(&names.dead_letters)?,
+            ShortString::default(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        settled(queue, bound).await?;
+    }
+    for queue in [&names.jobs, &names.jobs_high] {
+        let mut arguments = work_arguments();
+        arguments.extend([
+            ("x-delivery-limit", long(i64::from(BROKER_DELIVERY_LIMIT))),
+            ("x-dead-letter-exchange", text(&names.dead_letters)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+        ]);
+        quorum(channel, queue, arguments).await?;
+    }
+    let mut arguments = work_arguments();
+    arguments.extend([
+        ("x-message-ttl", long(RETRY_MS)),
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text(&names.jobs)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+    ]);
+    quorum(channel, &names.retry, arguments).await?;
+    // A report has no limit of deliveries: the bridge drops none, and one it
+    // cannot read it buries itself. RabbitMQ 4 would put in a limit of 20, so
+    // what is over the largest one it takes would go to `dead`, not away.
+    let mut arguments = work_arguments();
+    arguments.extend([
+        ("x-delivery-limit", long(LENGTH_MAX)),
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text(&names.dead)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+    ]);
+    quorum(channel, &names.reports, arguments).await
+}
+
+fn work_arguments() -> Vec<(&'static str, AMQPValue)> {
+    vec![
+        ("x-overflow", text("reject-publish")),
+        ("x-max-length", long(LENGTH_MAX)),
+        ("x-max-length-bytes", long(LENGTH_BYTES_MAX)),
+    ]
+}
+
+fn dead_arguments() -> Vec<(&'static str, AMQPValue)> {
+    vec![
+        ("x-overflow", text("drop-head")),
+        ("x-max-length", long(DEAD_LENGTH_MAX)),
+        ("x-max-length-bytes", long(DEAD_LENGTH_BYTES_MAX)),
+        // A dead letter is looked at, and on old brokers a look counts as a delivery.
+        ("x-delivery-limit", long(LENGTH_MAX)),
+    ]
+}
+
+async fn quorum(
+    channel: &Channel,
+    queue: &str,
+    arguments: Vec<(&'static str, AMQPValue)>,
+) -> Result<(), Error> {
+    let mut table = FieldTable::default();
+    table.insert("x-queue-type".into(), text("quorum"));
+    for (key, value) in arguments {
+        table.insert(key.into(), value);
+    }
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(name(queue)?, options, table);
+    settled(queue, declared).await.map(drop)
+}
+
+/// Waits for an answer; a refusal because of other arguments names what and why.
+async fn settled<T>(
+    what: &str,
+    request: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Error> {
+    match async_std::future::timeout(ANSWER_MAX, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) if Error::soft(&error) == Some(AMQPSoftError::PRECONDITIONFAILED) => {
+            Err(Error::Mismatch {
+                what: what.to_owned(),
+                reason: error.to_string(),
+            })
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Error::TimedOut("a declaration")),
+    }
+}
+
+/// An exclusive queue of this connection's own, bound to a fanout exchange. It
+/// is gone when the connection is; what it cannot hold, it forgets from the front.
+pub(super) async fn ear(
+    channel: &Channel,
+    exchange: &str,
+    length_max: i64,
+) -> Result<ShortString, Error> {
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), long(length_max));
+    arguments.insert("x-overflow".into(), text("drop-head"));
+    let declared = channel.queue_declare(ShortString::default(), options, arguments);
+    let queue = within("a declaration", declared).await?.name().clone();
+    let bound = channel.queue_bind(
+        queue.clone(),
+        name(exchange)?,
+        ShortString::default(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    within("a binding", bound).await?;
+    Ok(queue)
+}
+
+/// Messages ready in a queue, and its consumers, by a declaration that changes nothing.
+pub(super) async fn look(channel: &Channel, queue: &str) -> Result<(u64, u32), Error> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(name(queue)?, options, FieldTable::default());
+    match async_std::future::timeout(ANSWER_MAX, declared).await {
+        Ok(Ok(seen)) => Ok((u64::from(seen.message_count()), seen.consumer_count())),
+        Ok(Err(error)) if Error::soft(&error) == Some(AMQPSoftError::NOTFOUND) => {
+            Err(Error::Missing(queue.to_owned()))
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Error::TimedOut("a look at a queue")),
+    }
+}
+
+/// A name as AMQP writes it: at most 255 bytes.
+pub(super) fn name(text: &str) -> Result<ShortString, Error> {
+    ShortString::try_new(text).map_err(|_| {
+        Error::Unwritable(format!(
+            "a name of {} bytes is longer than AMQP allows (255)",
+            text.len()
+        ))
+    })
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn long(value: i64) -> AMQPValue {
+    AMQPValue::LongLongInt(value)
+}
