@@ -5,8 +5,8 @@
 // throws, a stack of a gigabyte. Nothing here lets that through.
 
 import {
-  ArrayJoin, BufferByteLength, BufferFrom, RegExpExec, StringIncludes, StringIndexOf, StringSlice,
-  StringStartsWith, Utf8Slice, inspectText, isNativeError,
+  ArrayJoin, BufferByteLength, RegExpExec, StringIncludes, StringIndexOf, StringSlice,
+  StringStartsWith, Utf8Slice, inspectText, isNativeError, utf8Bytes,
 } from './primordials.mjs';
 
 /** How much of a message and of a stack is kept, in bytes each: ERROR_TEXT_BYTES_MAX of the contract. */
@@ -33,7 +33,7 @@ export class Refusal extends Error {
 export function clip(text, bytesMax) {
   if (text.length * 3 <= bytesMax || BufferByteLength(text) <= bytesMax) return text;
   const room = bytesMax - BufferByteLength(CUT);
-  const bytes = BufferFrom(StringSlice(text, 0, room), 'utf8');
+  const bytes = utf8Bytes(StringSlice(text, 0, room));
   let end = bytes.length < room ? bytes.length : room;
   // A cut within a character would leave half of it.
   while (end > 0 && end < bytes.length && (bytes[end] & 0xc0) === 0x80) end--;

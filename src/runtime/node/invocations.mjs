@@ -13,8 +13,9 @@
 
 import { Refusal, clip, failureOf, messageOf } from './failure.mjs';
 import {
-  BufferByteLength, BufferFrom, JSONParse, JSONStringify, MapDelete, MapForEach, MapGet, MapHas, MapSet, MapSize,
+  BufferByteLength, JSONParse, JSONStringify, MapDelete, MapForEach, MapGet, MapHas, MapSet, MapSize, NativeMap,
   NativePromise, ObjectFreeze, StringIndexOf, StringSlice, Utf8Slice, settled, setImmediateOf,
+  utf8Bytes,
 } from './primordials.mjs';
 
 /** Most SDK calls of one invocation that may be unanswered: CALLS_IN_FLIGHT_MAX of the contract. */
@@ -129,7 +130,7 @@ export function createInvocations(wire, storage) {
     MapDelete(open, invocation.number);
     const { number, logDropped, outcome } = invocation;
     if (outcome.failure === undefined) {
-      const result = BufferFrom(outcome.json, 'utf8');
+      const result = utf8Bytes(outcome.json);
       wire.send({ done: { invocation: number, log_bytes_dropped: logDropped, result } });
     } else {
       wire.send({ failed: { invocation: number, log_bytes_dropped: logDropped, failure: outcome.failure } });
@@ -169,7 +170,7 @@ export function createInvocations(wire, storage) {
     }
     let json;
     try {
-      json = BufferFrom(JSONStringify(args), 'utf8');
+      json = utf8Bytes(JSONStringify(args));
     } catch (error) {
       return NativePromise.reject(new TypeError(`${method} was given something that JSON cannot carry: ${messageOf(error)}`));
     }
@@ -182,7 +183,7 @@ export function createInvocations(wire, storage) {
       pending.resolve = resolve;
       pending.reject = reject;
     });
-    if (invocation.calls === NO_CALLS) invocation.calls = new Map();
+    if (invocation.calls === NO_CALLS) invocation.calls = new NativeMap();
     MapSet(invocation.calls, number, pending);
     wire.send({ call: { invocation: invocation.number, call: number, method, args: json } });
     return pending.promise;
@@ -194,17 +195,18 @@ export function createInvocations(wire, storage) {
     const pending = invocation === undefined ? undefined : MapGet(invocation.calls, callNumber);
     if (pending === undefined) return;
     MapDelete(invocation.calls, callNumber);
+    let error;
     if (answer.value !== undefined) {
       const { json } = answer.value;
       try {
         const value = JSONParse(Utf8Slice(json, 0, json.length));
         pending.resolve(value === null ? undefined : value);
-      } catch (error) {
-        pending.reject(new Error(`the answer is not JSON: ${messageOf(error)}`));
+      } catch (problem) {
+        error = new Error(`the answer is not JSON: ${messageOf(problem)}`);
       }
-    } else {
-      pending.reject(new Error(answer.error?.message ?? 'the call was refused without a reason'));
-    }
+    } else error = new Error(answer.error?.message ?? 'the call was refused without a reason');
+    // Newer Nodes say of a rejection that nobody handles where it was made, not who would have awaited it.
+    if (error !== undefined) run(invocation, () => pending.reject(error));
     if (invocation.outcome !== null) check(invocation);
   }
 

@@ -7,6 +7,10 @@
 // array destructuring (they call the array iterator), no growing arrays (a
 // setter for "0" on Array.prototype would see the elements), no look-up on
 // objects that inherit from Object.prototype where a key may be missing.
+//
+// Node has such spots of its own: with async context in use, versions up to 22
+// call Array.prototype.pop and Function.prototype.apply by name. An app that
+// breaks these breaks its runtime, which is retired then.
 
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { format, inspect, types } from 'node:util';
@@ -35,6 +39,7 @@ export const IsInteger = Number.isSafeInteger;
 export const FunctionConstructor = Function;
 export const AsyncFunctionConstructor = (async () => {}).constructor;
 
+export const NativeMap = Map;
 export const MapGet = uncurry(Map.prototype.get);
 export const MapSet = uncurry(Map.prototype.set);
 export const MapHas = uncurry(Map.prototype.has);
@@ -59,6 +64,14 @@ export const BufferFrom = Buffer.from;
 export const Utf8Slice = uncurry(Buffer.prototype.utf8Slice);
 export const Utf8Write = uncurry(Buffer.prototype.utf8Write);
 export const Base64Slice = uncurry(Buffer.prototype.base64Slice);
+const Bytes = Uint8Array;
+/** `Buffer.from(text)` without the methods it looks up. */
+export function utf8Bytes(text) {
+  const length = BufferByteLength(text);
+  const bytes = new Bytes(length);
+  Utf8Write(bytes, text, 0, length);
+  return bytes;
+}
 export const BytesSet = uncurry(TypedArray.set);
 export const BytesBuffer = getter(TypedArray, 'buffer');
 export const BytesOffset = getter(TypedArray, 'byteOffset');

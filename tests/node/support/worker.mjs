@@ -70,8 +70,9 @@ export class Runtime {
   static async app(code, options) {
     const runtime = await Runtime.start(options);
     const reply = await runtime.load(code);
-    if (reply !== 'loaded') throw new Error(`the bundle did not load: ${JSON.stringify(reply)}`);
-    return runtime;
+    if (reply === 'loaded') return runtime;
+    await runtime.stop();
+    throw new Error(`the bundle did not load: ${JSON.stringify(reply)}`);
   }
 
   static async flow(options) {
