@@ -227,16 +227,7 @@ impl Node {
                     ..Exit::default()
                 });
             }
-            "call" => {
-                self.open.insert(invocation);
-                self.say(FromRuntime::Call {
-                    invocation,
-                    call: 1,
-                    method: "kv.app.get".into(),
-                    args: b"[\"key\"]".to_vec(),
-                })
-                .await;
-            }
+            "call" => self.call(invocation).await,
             "log" => {
                 let text = "a line".to_owned();
                 let level = Level::Info;
@@ -248,6 +239,14 @@ impl Node {
                 .await;
                 self.done(invocation, b"null").await;
             }
+            "chatter" => {
+                self.chatter(invocation).await;
+                self.done(invocation, b"null").await;
+            }
+            "chatter and call" => {
+                self.chatter(invocation).await;
+                self.call(invocation).await;
+            }
             "twice" => {
                 self.done(invocation, b"1").await;
                 self.done(invocation, b"2").await;
@@ -256,6 +255,29 @@ impl Node {
             word => self.done(invocation, format!("{word:?}").as_bytes()).await,
         }
         None
+    }
+
+    async fn call(&mut self, invocation: u32) {
+        self.open.insert(invocation);
+        self.say(FromRuntime::Call {
+            invocation,
+            call: 1,
+            method: "kv.app.get".into(),
+            args: b"[\"key\"]".to_vec(),
+        })
+        .await;
+    }
+
+    /// 300 lines, more than fits into a few reports.
+    async fn chatter(&mut self, invocation: u32) {
+        for _ in 0..300 {
+            self.say(FromRuntime::Log {
+                invocation,
+                level: Level::Info,
+                text: "x".repeat(1_000),
+            })
+            .await;
+        }
     }
 
     async fn done(&mut self, invocation: u32, result: &[u8]) {
