@@ -19,6 +19,7 @@
 //! | `invocation` | one invocation as its caller sees it |
 //! | `ledger` | the policy, pure: who gets which runtime, who is evicted |
 //! | `keeper` | the one task that starts and ends containers |
+//! | `clock` | deadlines and memory of those that are in use |
 //! | `harness` | the socket: handshake, framing, one reader and one writer per runtime |
 //! | `table` | the open invocations of one runtime, and what a message does to them |
 //! | `death` | why a runtime died, pure |
@@ -27,8 +28,54 @@
 //! | `directory`, `network`, `reaper` | files, routes and leftovers |
 //! | `fake` | an engine without containers, for tests |
 
+use std::future::Future;
+
+use crate::runtime::death::Exit;
+use crate::runtime::sandbox::{Host, Spec};
+
+mod clock;
+pub mod death;
+mod directory;
+mod harness;
 pub mod invocation;
+mod keeper;
+mod ledger;
+mod network;
+pub mod node;
+pub mod podman;
 pub mod pool;
+mod reaper;
+pub mod sandbox;
+mod table;
+
+#[cfg(test)]
+pub mod fake;
+
+/// What starts and ends containers. Two are real: Podman, and the fake that
+/// tests without containers use.
+///
+/// Each call has a time-out of its own. A repeat of `remove` is no error.
+pub trait Runtime: Send + Sync + 'static {
+    /// Whether the engine answers and the image is here; pulls it if it may.
+    fn ready(&self, image: &str) -> impl Future<Output = Result<Host, Error>> + Send;
+
+    /// Creates and starts a container; gives the id of its first process as
+    /// this host sees it, where it does.
+    fn start(
+        &self,
+        spec: &Spec,
+        host: &Host,
+    ) -> impl Future<Output = Result<Option<i32>, Error>> + Send;
+
+    /// Waits for the end of a container and says how it was. The log's tail is the caller's.
+    fn wait(&self, name: &str) -> impl Future<Output = Result<Exit, Error>> + Send;
+
+    /// Kills and removes a container.
+    fn remove(&self, name: &str) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The names of the containers, running or not, that carry the owner's labels.
+    fn list(&self, owner: &Owner) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
+}
 
 /// Whose runtimes these are. Leftovers are found by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +113,23 @@ pub enum Error {
     /// The container is not as tight as promised; it was destroyed unused.
     #[error("the runtime is not sealed: {0}")]
     NotSealed(String),
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// Enough of the agent's id for a person to tell two apart.
+    fn agent_short(&self) -> String {
+        self.agent
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .rev()
+            .take(8)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
+    }
 }
 
 // === impl Error ===
