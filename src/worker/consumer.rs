@@ -30,6 +30,11 @@ const RECONNECT: Backoff = Backoff::new(Duration::from_millis(100), Duration::fr
 /// that throws everybody out is not asked all the time.
 const LIVED_MIN: Duration = Duration::from_secs(10);
 
+/// Cancelled consumers whose channels are kept for the jobs that came by them.
+/// More means that the worker went to and fro while some job ran all the time:
+/// a new link is made then, and the jobs are adopted by it.
+const CANCELLED_MAX: usize = 200;
+
 /// Keeps the worker linked, and fed.
 pub struct Consumer {
     pub office: Arc<Office>,
@@ -162,6 +167,9 @@ impl Consumer {
                 .await;
             if self.office.table().in_slots() == 0 {
                 cancelled.clear();
+            }
+            if cancelled.len() >= CANCELLED_MAX {
+                return Err(queue::Error::Closed);
             }
             let mut high = link.jobs_high(self.prefetch_high).await?;
             let mut normal = link.jobs(self.prefetch).await?;
