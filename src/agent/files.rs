@@ -27,6 +27,9 @@ const STALE_END_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked at whether such a child has ended.
 const STALE_LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Children that other children use.
+const SERVICES: [&str; 2] = ["podman", "rabbitmq"];
+
 /// A directory below the data directory, owned by one process at a time.
 pub struct Files {
     dir: PathBuf,
@@ -104,44 +107,53 @@ impl Files {
         }
     }
 
-    /// Ends what an earlier agent has left running here, and waits for its end.
+    /// Ends what an earlier agent has left running here, and waits for its end:
+    /// first what uses the services, which needs them to clean up after itself.
     pub async fn end_stale(&self) -> anyhow::Result<()> {
         let mut stale = Vec::new();
         for entry in std::fs::read_dir(self.path("pids"))? {
             let path = entry?.path();
             let recorded = std::fs::read_to_string(&path).unwrap_or_default();
-            if let Some(identity) = Identity::parse(&recorded)
-                && identity.is_alive()
-            {
-                stale.push((path, identity));
-            } else {
-                std::fs::remove_file(&path)?;
+            match Identity::parse(&recorded).filter(Identity::is_alive) {
+                Some(identity) => stale.push((path, identity)),
+                None => std::fs::remove_file(&path)?,
             }
         }
-        for (path, identity) in &stale {
-            tracing::warn!(
-                pid = identity.pid,
-                name = %path.file_name().unwrap_or_default().display(),
-                "Ending a process that an earlier agent has left"
-            );
-            // An error means that it has ended, which is seen below.
-            let _ = kill(Pid::from_raw(identity.pid), Signal::SIGTERM);
-        }
-        let until = Instant::now() + STALE_END_MAX;
-        for (path, identity) in stale {
-            while identity.is_alive() {
-                if Instant::now() > until {
-                    let _ = kill(Pid::from_raw(identity.pid), Signal::SIGKILL);
-                }
-                if Instant::now() > until + STALE_END_MAX {
-                    bail!("process {} of an earlier agent does not end", identity.pid);
-                }
-                async_std::task::sleep(STALE_LOOK_EVERY).await;
-            }
-            std::fs::remove_file(&path)?;
+        let is_service =
+            |(path, _): &(PathBuf, Identity)| SERVICES.iter().any(|name| path.ends_with(name));
+        let (services, users): (Vec<_>, Vec<_>) = stale.into_iter().partition(is_service);
+        for wave in [users, services] {
+            end_wave(wave).await?;
         }
         Ok(())
     }
+}
+
+/// Ends these processes together, waits for each, and removes their records.
+async fn end_wave(stale: Vec<(PathBuf, Identity)>) -> anyhow::Result<()> {
+    for (path, identity) in &stale {
+        tracing::warn!(
+            pid = identity.pid,
+            name = %path.file_name().unwrap_or_default().display(),
+            "Ending a process that an earlier start has left"
+        );
+        // An error means that it has ended, which is seen below.
+        let _ = kill(Pid::from_raw(identity.pid), Signal::SIGTERM);
+    }
+    let until = Instant::now() + STALE_END_MAX;
+    for (path, identity) in stale {
+        while identity.is_alive() {
+            if Instant::now() > until {
+                let _ = kill(Pid::from_raw(identity.pid), Signal::SIGKILL);
+            }
+            if Instant::now() > until + STALE_END_MAX {
+                bail!("process {} of an earlier start does not end", identity.pid);
+            }
+            async_std::task::sleep(STALE_LOOK_EVERY).await;
+        }
+        std::fs::remove_file(&path)?;
+    }
+    Ok(())
 }
 
 // === impl Identity ===
