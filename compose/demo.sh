@@ -16,7 +16,8 @@ profile=release
 if [ ! -x target/release/sluice ] && [ -x target/debug/sluice ]; then
   say "using the development build; after 'make build' the demo takes the faster one"
   profile=debug
-  cargo build --locked --workspace >&2
+  # With a test beside it, because dependencies are compiled for tests there.
+  cargo build --locked --workspace --bin sluice --test tidy >&2
 else
   cargo build --locked --release >&2
 fi

@@ -47,7 +47,7 @@ find_node() {
 
 # Leaves a table in $SCRATCH/binaries: name, kind, package directory, executable.
 build_tests() {
-  cargo test --locked --workspace --no-run --message-format=json >"$SCRATCH/messages"
+  cargo test --locked --workspace --no-run --message-format=json-render-diagnostics >"$SCRATCH/messages"
   PATH=$TARGET_PATH:$PATH node -e '
     const lines = require("fs").readFileSync(process.argv[1], "utf8").split("\n").filter(Boolean);
     for (const message of lines.map((line) => JSON.parse(line))) {

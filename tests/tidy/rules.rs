@@ -7,6 +7,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("agent_id", BASE),
     ("backoff", BASE),
     ("config", BASE),
+    ("egress", BASE),
     ("shutdown", BASE),
     ("telemetry", BASE),
     // The doors.
@@ -26,7 +27,14 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("main", EVERYTHING),
 ];
 /// Every room may use these.
-pub const BASE: &[&str] = &["agent_id", "backoff", "config", "shutdown", "telemetry"];
+pub const BASE: &[&str] = &[
+    "agent_id",
+    "backoff",
+    "config",
+    "egress",
+    "shutdown",
+    "telemetry",
+];
 pub const EVERYTHING: &[&str] = &["*"];
 
 /// Foreign crates with a door: nobody else in `src/` names them. A `*` ends a prefix.
