@@ -1,1 +1,3 @@
+//! The role that holds flows, installations and pools.
 
+pub mod engine;
