@@ -57,7 +57,12 @@ async fn no_hand_off_loses_a_job() {
             }
         }
     }
-    assert!(failures.is_empty(), "{}\n{}", failures.join("\n"), house.logs());
+    assert!(
+        failures.is_empty(),
+        "{}\n{}",
+        failures.join("\n"),
+        house.logs()
+    );
 }
 
 async fn play(
@@ -96,7 +101,10 @@ async fn play(
     for (number, id) in jobs.iter().enumerate() {
         let job = house.wait(id).await;
         if job["outcome"]["result"]["value"] != number * 2 {
-            return Err(format!("job {number} is {} with {}", job["state"], job["outcome"]));
+            return Err(format!(
+                "job {number} is {} with {}",
+                job["state"], job["outcome"]
+            ));
         }
     }
     house.connected(1).await;

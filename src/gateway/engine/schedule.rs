@@ -45,7 +45,9 @@ enum Kind {
 /// Why a definition is no schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("a schedule is {{type: \"cron\", cron: {{expression, location}}}} or {{type: \"frequency\", frequency: {{interval, unit}}}}: {0}")]
+    #[error(
+        "a schedule is {{type: \"cron\", cron: {{expression, location}}}} or {{type: \"frequency\", frequency: {{interval, unit}}}}: {0}"
+    )]
     Shape(String),
     #[error("`{expression}` is no cron expression: {why}")]
     Expression { expression: String, why: String },
@@ -76,8 +78,8 @@ impl Schedule {
                     Value::Null => "UTC",
                     _ => return Err(Error::Shape("`cron.location` is no text".to_owned())),
                 };
-                let expression =
-                    expression.ok_or_else(|| Error::Shape("`cron.expression` is missing".into()))?;
+                let expression = expression
+                    .ok_or_else(|| Error::Shape("`cron.expression` is missing".into()))?;
                 Self::cron(expression, location)
             }
             Some("frequency") => {
@@ -287,18 +289,34 @@ mod tests {
         .expect("a schedule");
         let anchor = ms("2026-01-01T00:02:00Z");
         let due = |after: &str| schedule.next_after(ms(after), anchor);
-        assert_eq!(due("2026-01-01T00:02:00Z"), Some(ms("2026-01-01T00:07:00Z")));
-        assert_eq!(due("2026-01-01T10:06:59Z"), Some(ms("2026-01-01T10:07:00Z")));
-        assert_eq!(due("2025-12-31T23:58:00Z"), Some(ms("2026-01-01T00:02:00Z")));
+        assert_eq!(
+            due("2026-01-01T00:02:00Z"),
+            Some(ms("2026-01-01T00:07:00Z"))
+        );
+        assert_eq!(
+            due("2026-01-01T10:06:59Z"),
+            Some(ms("2026-01-01T10:07:00Z"))
+        );
+        assert_eq!(
+            due("2025-12-31T23:58:00Z"),
+            Some(ms("2026-01-01T00:02:00Z"))
+        );
     }
 
     #[test]
     fn what_is_no_schedule_says_why() {
-        let error = |value| Schedule::parse(&value).expect_err("no schedule").to_string();
+        let error = |value| {
+            Schedule::parse(&value)
+                .expect_err("no schedule")
+                .to_string()
+        };
         assert!(error(json!({})).contains("`type` is missing"));
         assert!(error(json!({"type": "moon"})).contains("`moon`"));
         assert!(error(json!({"type": "cron", "cron": {}})).contains("expression"));
-        assert!(error(json!({"type": "frequency", "frequency": {"interval": 1, "unit": "blink"}})).contains("unit"));
+        assert!(
+            error(json!({"type": "frequency", "frequency": {"interval": 1, "unit": "blink"}}))
+                .contains("unit")
+        );
         assert_eq!(
             Schedule::cron("0 9 * * *", "Mars/Olympus").expect_err("no zone"),
             Error::Location("Mars/Olympus".to_owned())

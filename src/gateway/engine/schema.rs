@@ -316,7 +316,11 @@ pub fn default_output(outputs: &BTreeMap<String, Output>) -> Option<&str> {
             .map(|(key, _)| key.clone())
     };
     let key = first(&mut flagged.into_iter())
-        .or_else(|| outputs.contains_key("default").then(|| "default".to_owned()))
+        .or_else(|| {
+            outputs
+                .contains_key("default")
+                .then(|| "default".to_owned())
+        })
         .or_else(|| first(&mut primary()))
         .or_else(|| first(&mut outputs.iter()))?;
     outputs.get_key_value(&key).map(|(key, _)| key.as_str())

@@ -133,7 +133,10 @@ pub fn fill(
             },
         }
     }
-    for name in given.keys().filter(|name| !rules.contains_key(name.as_str())) {
+    for name in given
+        .keys()
+        .filter(|name| !rules.contains_key(name.as_str()))
+    {
         complaints.push(mismatch(name, "there is no such field"));
     }
     if complaints.is_empty() {
@@ -216,11 +219,7 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_and_null_means_not_given() {
-        let (string, number, any) = (
-            spec(json!("string")),
-            spec(json!("number")),
-            TypeSpec::Any,
-        );
+        let (string, number, any) = (spec(json!("string")), spec(json!("number")), TypeSpec::Any);
         let default = json!(22);
         let rules = BTreeMap::from([
             ("host", rule(&string, true)),

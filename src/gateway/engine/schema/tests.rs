@@ -46,11 +46,8 @@ fn reading_is_lenient_about_what_is_missing_null_or_new() {
     assert!(app.blocks["a"].handlers.has_http);
     assert!(app.blocks["a"].outputs.is_empty());
     assert!(!app.handlers.has_on_sync);
-    assert_eq!(
-        app.config["k"].spec.normalized(),
-        json!({"type": "string"})
-    );
-    assert!(App::read(b"{}").is_ok(), "`blocks: {}` is legal");
+    assert_eq!(app.config["k"].spec.normalized(), json!({"type": "string"}));
+    assert!(App::read(b"{}").is_ok(), "an app without blocks is legal");
 }
 
 #[test]
@@ -92,18 +89,21 @@ fn a_sync_may_change_add_and_reset_outputs() {
     };
     let mut updates = BTreeMap::new();
     let first = json!({"default": {"type": "string"}, "tool": {"name": "Tool"}, "b": null});
-    merge_updates(&mut updates, serde_json::from_value(first).expect("updates"));
+    merge_updates(
+        &mut updates,
+        serde_json::from_value(first).expect("updates"),
+    );
     let (now, modified) = effective_outputs(&block, &updates);
     assert_eq!(now["default"].name.as_deref(), Some("Result"));
-    assert_eq!(
-        now["default"].spec.normalized(),
-        json!({"type": "string"})
-    );
+    assert_eq!(now["default"].spec.normalized(), json!({"type": "string"}));
     assert_eq!(now["tool"].order, 2);
     assert!(modified.contains("default") && modified.contains("tool") && !modified.contains("b"));
 
     let second = json!({"default": null, "tool": {"description": "later"}});
-    merge_updates(&mut updates, serde_json::from_value(second).expect("updates"));
+    merge_updates(
+        &mut updates,
+        serde_json::from_value(second).expect("updates"),
+    );
     let (now, modified) = effective_outputs(&block, &updates);
     assert_eq!(now["default"], block.outputs["default"]);
     assert_eq!(now["tool"].name.as_deref(), Some("Tool"));

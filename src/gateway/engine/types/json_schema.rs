@@ -283,11 +283,7 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn check_type(
-    schema: &Map<String, Value>,
-    value: &Value,
-    path: &Path<'_>,
-) -> Result<(), Mismatch> {
+fn check_type(schema: &Map<String, Value>, value: &Value, path: &Path<'_>) -> Result<(), Mismatch> {
     let names = match schema.get("type") {
         Some(Value::String(name)) => vec![name.as_str()],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),

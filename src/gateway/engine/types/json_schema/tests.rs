@@ -13,31 +13,141 @@ fn complaint(schema: Value, value: Value) -> Option<String> {
 #[test]
 fn each_keyword_accepts_and_refuses() {
     for (schema, good, bad, why) in [
-        (json!({"type": "string"}), json!("a"), json!(1), "expected a string, found a number"),
-        (json!({"type": "integer"}), json!(2.0), json!(2.5), "expected a whole number"),
-        (json!({"type": ["string", "null"]}), json!(null), json!([]), "a string or null, found a list"),
-        (json!({"type": "string", "nullable": true}), json!(null), json!(true), "found a boolean"),
-        (json!({"enum": ["url", 1]}), json!(1.0), json!("ulr"), "expected one of \"url\", 1"),
+        (
+            json!({"type": "string"}),
+            json!("a"),
+            json!(1),
+            "expected a string, found a number",
+        ),
+        (
+            json!({"type": "integer"}),
+            json!(2.0),
+            json!(2.5),
+            "expected a whole number",
+        ),
+        (
+            json!({"type": ["string", "null"]}),
+            json!(null),
+            json!([]),
+            "a string or null, found a list",
+        ),
+        (
+            json!({"type": "string", "nullable": true}),
+            json!(null),
+            json!(true),
+            "found a boolean",
+        ),
+        (
+            json!({"enum": ["url", 1]}),
+            json!(1.0),
+            json!("ulr"),
+            "expected one of \"url\", 1",
+        ),
         (json!({"const": 3}), json!(3), json!(4), "expected 3"),
-        (json!({"minLength": 2, "maxLength": 3}), json!("äö"), json!("ä"), "at least 2 characters, found 1"),
-        (json!({"maxLength": 3}), json!("abc"), json!("abcd"), "at most 3 characters, found 4"),
-        (json!({"pattern": "^[0-7]{4}$"}), json!("0644"), json!("rw"), "does not match the pattern"),
+        (
+            json!({"minLength": 2, "maxLength": 3}),
+            json!("äö"),
+            json!("ä"),
+            "at least 2 characters, found 1",
+        ),
+        (
+            json!({"maxLength": 3}),
+            json!("abc"),
+            json!("abcd"),
+            "at most 3 characters, found 4",
+        ),
+        (
+            json!({"pattern": "^[0-7]{4}$"}),
+            json!("0644"),
+            json!("rw"),
+            "does not match the pattern",
+        ),
         (json!({"minimum": 1}), json!(1), json!(0), "at least 1"),
         (json!({"maximum": 1}), json!(1), json!(1.5), "at most 1"),
-        (json!({"exclusiveMinimum": 1}), json!(2), json!(1), "more than 1"),
-        (json!({"exclusiveMaximum": 1}), json!(0), json!(1), "less than 1"),
-        (json!({"multipleOf": 0.1}), json!(0.3), json!(0.35), "multiple of 0.1"),
-        (json!({"minItems": 1}), json!([1]), json!([]), "at least 1 items"),
-        (json!({"maxItems": 1}), json!([1]), json!([1, 2]), "at most 1 items"),
-        (json!({"uniqueItems": true}), json!([1, 2]), json!([1, 1]), "not unique"),
-        (json!({"items": {"type": "string"}}), json!(["a"]), json!(["a", 1]), "`field[1]`"),
-        (json!({"items": [{"type": "string"}]}), json!(["a", 1]), json!([1]), "`field[0]`"),
-        (json!({"required": ["a"]}), json!({"a": 1}), json!({}), "`field.a`: a value is required"),
-        (json!({"maxProperties": 1}), json!({"a": 1}), json!({"a": 1, "b": 1}), "at most 1 properties"),
-        (json!({"not": {"type": "null"}}), json!(1), json!(null), "not allowed"),
-        (json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}), json!(2), json!(3), "at most 2"),
-        (json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}), json!(true), json!(1), "fits none"),
-        (json!({"oneOf": [{"type": "number"}, {"minimum": 5}]}), json!(4), json!(6), "fits 2 of"),
+        (
+            json!({"exclusiveMinimum": 1}),
+            json!(2),
+            json!(1),
+            "more than 1",
+        ),
+        (
+            json!({"exclusiveMaximum": 1}),
+            json!(0),
+            json!(1),
+            "less than 1",
+        ),
+        (
+            json!({"multipleOf": 0.1}),
+            json!(0.3),
+            json!(0.35),
+            "multiple of 0.1",
+        ),
+        (
+            json!({"minItems": 1}),
+            json!([1]),
+            json!([]),
+            "at least 1 items",
+        ),
+        (
+            json!({"maxItems": 1}),
+            json!([1]),
+            json!([1, 2]),
+            "at most 1 items",
+        ),
+        (
+            json!({"uniqueItems": true}),
+            json!([1, 2]),
+            json!([1, 1]),
+            "not unique",
+        ),
+        (
+            json!({"items": {"type": "string"}}),
+            json!(["a"]),
+            json!(["a", 1]),
+            "`field[1]`",
+        ),
+        (
+            json!({"items": [{"type": "string"}]}),
+            json!(["a", 1]),
+            json!([1]),
+            "`field[0]`",
+        ),
+        (
+            json!({"required": ["a"]}),
+            json!({"a": 1}),
+            json!({}),
+            "`field.a`: a value is required",
+        ),
+        (
+            json!({"maxProperties": 1}),
+            json!({"a": 1}),
+            json!({"a": 1, "b": 1}),
+            "at most 1 properties",
+        ),
+        (
+            json!({"not": {"type": "null"}}),
+            json!(1),
+            json!(null),
+            "not allowed",
+        ),
+        (
+            json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}),
+            json!(2),
+            json!(3),
+            "at most 2",
+        ),
+        (
+            json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}),
+            json!(true),
+            json!(1),
+            "fits none",
+        ),
+        (
+            json!({"oneOf": [{"type": "number"}, {"minimum": 5}]}),
+            json!(4),
+            json!(6),
+            "fits 2 of",
+        ),
     ] {
         assert_eq!(complaint(schema.clone(), good), None, "{schema}");
         let found = complaint(schema.clone(), bad).unwrap_or_default();
@@ -140,7 +250,9 @@ proptest! {
 fn describe(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
-            let properties = object.iter().map(|(key, value)| (key.clone(), describe(value)));
+            let properties = object
+                .iter()
+                .map(|(key, value)| (key.clone(), describe(value)));
             json!({
                 "type": "object",
                 "properties": properties.collect::<Map<_, _>>(),
