@@ -13,12 +13,12 @@
 //! they ask for; neither decides anything that could be decided here.
 
 pub mod component;
-//OFF pub mod core_blocks;
-//OFF pub mod definition;
+pub mod core_blocks;
+pub mod definition;
 //OFF pub mod events;
-//OFF pub mod expressions;
-//OFF pub mod graph;
-//OFF pub mod http_endpoint;
+pub mod expressions;
+pub mod graph;
+pub mod http_endpoint;
 pub mod names;
 pub mod schedule;
 pub mod schema;
