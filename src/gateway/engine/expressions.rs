@@ -191,7 +191,7 @@ impl References {
         }
         complaints.extend(self.unknown.iter().map(|what| {
             format!(
-                "refers to `{what}`: a reference is \"signal.<block>.<signal>\" or \"secret.<KEY>\""
+                "refers to `{what}`: a reference is \"signal.<block>.<signal>\", \"secret.<KEY>\" or \"output.<block>\""
             )
         }));
         complaints
@@ -245,11 +245,19 @@ pub fn scope(references: &References, values: &Values<'_>) -> Result<Value, Erro
             .filter(|(signal, _)| references.follows(owner, signal))
             .map(|(signal, value)| (signal.clone(), value.clone()))
             .collect::<Map<_, _>>();
-        let named = references.signals.iter().any(|(of, _)| of == owner);
-        // An owner that is named is there even when it has no value yet, so
-        // that an expression sees `undefined` and not a missing object.
-        if named || references.all_signals {
-            signals.insert(owner.to_owned(), Value::Object(followed));
+        // A signal that is named is there even when it has no value yet: the
+        // expression sees `null`, and the field decides whether that will do.
+        let named = references.signals.iter().filter(|(of, _)| of == owner);
+        let mut shown = followed;
+        let mut is_named = false;
+        for (_, signal) in named {
+            is_named = true;
+            if let Some(signal) = signal {
+                shown.entry(signal.clone()).or_insert(Value::Null);
+            }
+        }
+        if is_named || references.all_signals {
+            signals.insert(owner.to_owned(), Value::Object(shown));
         }
     }
     let secrets = values

@@ -102,7 +102,7 @@ impl<'a> Graph<'a> {
 
     /// The blocks of a cycle on which every event goes around for ever, first
     /// and last the same.
-    pub fn endless_cycle(&self, passing: impl Fn(&str) -> Passing<'a>) -> Option<Vec<&'a str>> {
+    pub fn endless_cycle<'p>(&self, passing: impl Fn(&str) -> Passing<'p>) -> Option<Vec<&'a str>> {
         // A node is an event at an input; its successors are where it leads to.
         let successors = |&(block, input): &(&'a str, &'a str)| {
             let passing = passing(block);
@@ -184,7 +184,10 @@ fn find_cycle<N: Copy + Ord>(
                 Some(node) if on_path.contains(&node) => {
                     let from = path.iter().position(|known| *known == node)?;
                     let mut cycle = path.split_off(from);
-                    cycle.push(node);
+                    // The same cycle is always told from the same node on.
+                    let first = (0..cycle.len()).min_by_key(|at| cycle[*at])?;
+                    cycle.rotate_left(first);
+                    cycle.push(cycle[0]);
                     return Some(cycle);
                 }
                 Some(node) if done.contains(&node) => {}

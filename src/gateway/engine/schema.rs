@@ -94,13 +94,12 @@ pub struct Handlers {
     #[serde(
         alias = "hasOnHttpRequest",
         alias = "hasOnHTTPRequest",
-        alias = "hasOnRequest",
         alias = "hasHTTP",
         alias = "http",
         deserialize_with = "presence",
         skip_serializing_if = "is_false"
     )]
-    pub has_http: bool,
+    pub has_on_request: bool,
 }
 
 /// A config field of an app, a block or an input.
@@ -256,7 +255,7 @@ impl Block {
         handlers.has_on_internal_message
             || handlers.has_on_timer
             || handlers.has_on_sync
-            || handlers.has_http
+            || handlers.has_on_request
             || !self.schedules.is_empty()
     }
 

@@ -72,15 +72,18 @@ fn signal((mut names, _): (Vec<String>, bool), found: &mut References) {
     }
 }
 
-/// `ref("signal.a.b")`, `ref("secret.KEY")`; the tokens follow the word `ref`.
+/// `ref("signal.a.b")`, `ref("secret.KEY")`, `ref("output.block.field")`; the tokens follow the word `ref`.
 fn reference(rest: &[Token], found: &mut References) {
     match rest {
         [Token::Sign('('), Token::Text(text), Token::Sign(')'), ..] => {
-            let mut parts = text.splitn(3, '.');
+            let mut parts = text.split('.');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some("signal" | "signals"), Some(owner), signal) => {
                     let signal = signal.map(str::to_owned);
                     found.signals.insert((owner.to_owned(), signal));
+                }
+                (Some("output" | "outputs"), Some(block), _) => {
+                    found.outputs.insert(block.to_owned());
                 }
                 (Some("secret" | "secrets"), Some(key), None) => {
                     found.secrets.insert(key.to_owned());
@@ -91,6 +94,7 @@ fn reference(rest: &[Token], found: &mut References) {
             }
         }
         [Token::Sign('('), ..] => {
+            found.all_outputs = true;
             found.all_signals = true;
             found.all_secrets = true;
         }

@@ -91,7 +91,8 @@ fn references_are_found_in_every_way_they_are_written() {
     assert_eq!(signals("signals.a[key]"), ["a:"]);
     assert!(references("signals").all_signals);
     let dynamic = references("ref('signal.' + name)");
-    assert!(dynamic.all_signals && dynamic.all_secrets);
+    assert!(dynamic.all_signals && dynamic.all_secrets && dynamic.all_outputs);
+    assert_eq!(outputs("ref('output.a.b.c')"), ["a"]);
     assert_eq!(
         references("encrypt(secrets.KEY, secrets['OTHER'])").secrets,
         set(&["KEY", "OTHER"])
@@ -205,7 +206,7 @@ fn a_scope_holds_what_is_referred_to_and_nothing_else() {
         scope(&wanted, &values),
         Ok(json!({
             "outputs": {"a": {"n": 1}},
-            "signals": {"w": {"s": 1}, "idle": {}},
+            "signals": {"w": {"s": 1}, "idle": {"x": null}},
             "secrets": {"KEY": "k"}
         }))
     );

@@ -43,7 +43,7 @@ fn reading_is_lenient_about_what_is_missing_null_or_new() {
             "config": {"k": {"type": "string", "required": null}}, "hasOnSync": null, "fancy": {}}"#,
     )
     .expect("reads");
-    assert!(app.blocks["a"].handlers.has_http);
+    assert!(app.blocks["a"].handlers.has_on_request);
     assert!(app.blocks["a"].outputs.is_empty());
     assert!(!app.handlers.has_on_sync);
     assert_eq!(app.config["k"].spec.normalized(), json!({"type": "string"}));
