@@ -15,7 +15,7 @@
 pub mod component;
 pub mod core_blocks;
 pub mod definition;
-//OFF pub mod events;
+pub mod events;
 pub mod expressions;
 pub mod graph;
 pub mod http_endpoint;
