@@ -302,8 +302,8 @@ fn literal(source: &str) -> Option<Value> {
         '{' | '[' | '"' | '-' | '0'..='9' | 't' | 'f' | 'n' => serde_json::from_str(source).ok(),
         '\'' | '`' => {
             let inner = source.strip_prefix(first)?.strip_suffix(first)?;
-            let plain = !inner.contains([first, '\\', '\n', '\r'])
-                && !(first == '`' && inner.contains("${"));
+            let has_hole = first == '`' && inner.contains("${");
+            let plain = !has_hole && !inner.contains([first, '\\', '\n', '\r']);
             plain.then(|| Value::String(inner.to_owned()))
         }
         _ => None,

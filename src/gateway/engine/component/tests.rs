@@ -1,3 +1,5 @@
+//! Tests of the life cycle: each step by itself, then random histories.
+
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Tests of what core blocks do with an event.
+
 use serde_json::{Map, Value, json};
 
 use super::{Core, Response, Step, endpoint_path, pool, responded, schedule_of, scheduled, step};

@@ -1,3 +1,5 @@
+//! Tests of reading, planning and writing definitions.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -152,87 +154,90 @@ fn scalars_follow_the_core_schema() {
     );
 }
 
+/// A text, and what is said of it.
+const FAULTS: &[(&str, &str)] = &[
+    ("", "the definition: it is empty"),
+    ("[]", "the definition: the whole: expected keys and values"),
+    ("blocks: {}", "the definition: `blocks`: expected a list"),
+    ("flows: []", "there is no key `flows`"),
+    (
+        "blocks: [{type: {coreBlock: sleep}}]",
+        "a block needs a name",
+    ),
+    ("blocks: [{name: A}]", "block `A`: `type` is missing"),
+    (
+        "blocks: [{name: A, type: {coreBlock: loop}}]",
+        "block `A`, `type`: there is no core block `loop`; there are condition",
+    ),
+    (
+        "blocks: [{name: A, type: {appBlock: {block: x}}}]",
+        "block `A`, `type`: `appBlock.appInstallation` is missing",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep, appBlock: {}}}]",
+        "either `appBlock` or `coreBlock`",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, colour: red}]",
+        "block `A`: there is no key `colour`",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, active: maybe}]",
+        "block `A`, `active`: expected true or false",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, position: [1]}]",
+        "block `A`, `position`: expected two numbers",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, inputs: {i: {linx: []}}}]",
+        "block `A`, input `i`: there is no key `linx`",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, inputs: {i: {links: [{block: B}]}}}]",
+        "block `A`, input `i`: a link without `output`",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, inputs: {i: {config: {f: !expr ''}}}}]",
+        "block `A`, input `i`, field `f`: the expression is empty",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, outputs: {o: {x: 1}}}]",
+        "block `A`, output `o`: there is no key `x`",
+    ),
+    (
+        "blocks: [{name: ' A', type: {coreBlock: sleep}}]",
+        "starts or ends with a space",
+    ),
+    (
+        "blocks:\n - {name: A, type: {coreBlock: sleep}}\n - {name: A, type: {coreBlock: sleep}}",
+        "block `A`: the name is used more than once",
+    ),
+    (
+        "appInstallations: {a: {ide: x}}",
+        "app installation `a`: there is no key `ide`",
+    ),
+    (
+        "blocks: [{name: A, type: {coreBlock: sleep}, config: {a: !env HOME}}]",
+        "line 1: the tag `!env` is unknown; an expression is written `!expr",
+    ),
+    (
+        "blocks: !expr [1]",
+        "the tag `!expr` stands before a list or a map",
+    ),
+    (
+        "blocks: []\nblocks: []",
+        "line 2: the key `blocks` occurs twice",
+    ),
+    ("blocks: []\n---\nblocks: []", "there is a second document"),
+    ("blocks: [", "line 2, column 1: "),
+    ("a: &a [*a]", "an alias refers to something around it"),
+    ("? [1]\n: 2", "a key is a text"),
+];
+
 #[test]
 fn each_fault_names_block_place_and_reason() {
-    for (text, expected) in [
-        ("", "the definition: it is empty"),
-        ("[]", "the definition: the whole: expected keys and values"),
-        ("blocks: {}", "the definition: `blocks`: expected a list"),
-        ("flows: []", "there is no key `flows`"),
-        (
-            "blocks: [{type: {coreBlock: sleep}}]",
-            "a block needs a name",
-        ),
-        ("blocks: [{name: A}]", "block `A`: `type` is missing"),
-        (
-            "blocks: [{name: A, type: {coreBlock: loop}}]",
-            "block `A`, `type`: there is no core block `loop`; there are condition",
-        ),
-        (
-            "blocks: [{name: A, type: {appBlock: {block: x}}}]",
-            "block `A`, `type`: `appBlock.appInstallation` is missing",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep, appBlock: {}}}]",
-            "either `appBlock` or `coreBlock`",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, colour: red}]",
-            "block `A`: there is no key `colour`",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, active: maybe}]",
-            "block `A`, `active`: expected true or false",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, position: [1]}]",
-            "block `A`, `position`: expected two numbers",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, inputs: {i: {linx: []}}}]",
-            "block `A`, input `i`: there is no key `linx`",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, inputs: {i: {links: [{block: B}]}}}]",
-            "block `A`, input `i`: a link without `output`",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, inputs: {i: {config: {f: !expr ''}}}}]",
-            "block `A`, input `i`, field `f`: the expression is empty",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, outputs: {o: {x: 1}}}]",
-            "block `A`, output `o`: there is no key `x`",
-        ),
-        (
-            "blocks: [{name: ' A', type: {coreBlock: sleep}}]",
-            "starts or ends with a space",
-        ),
-        (
-            "blocks:\n - {name: A, type: {coreBlock: sleep}}\n - {name: A, type: {coreBlock: sleep}}",
-            "block `A`: the name is used more than once",
-        ),
-        (
-            "appInstallations: {a: {ide: x}}",
-            "app installation `a`: there is no key `ide`",
-        ),
-        (
-            "blocks: [{name: A, type: {coreBlock: sleep}, config: {a: !env HOME}}]",
-            "line 1: the tag `!env` is unknown; an expression is written `!expr",
-        ),
-        (
-            "blocks: !expr [1]",
-            "the tag `!expr` stands before a list or a map",
-        ),
-        (
-            "blocks: []\nblocks: []",
-            "line 2: the key `blocks` occurs twice",
-        ),
-        ("blocks: []\n---\nblocks: []", "there is a second document"),
-        ("blocks: [", "line 2, column 1: "),
-        ("a: &a [*a]", "an alias refers to something around it"),
-        ("? [1]\n: 2", "a key is a text"),
-    ] {
+    for (text, expected) in FAULTS {
         let found = faults(text);
         assert!(found.contains(expected), "{text}\n  found: {found}");
     }

@@ -57,7 +57,7 @@ pub enum Outcome {
     /// `emission` is what has to be emitted with the change.
     Changed {
         pending: Pending,
-        emission: Option<Emission>,
+        emission: Option<Box<Emission>>,
     },
     /// Already so.
     Unchanged,
@@ -141,7 +141,7 @@ pub fn apply(pending: &Pending, change: Change) -> Outcome {
             }
         }
         (Phase::Open, Change::Complete) => Outcome::Changed {
-            emission: Some(pending.emission()),
+            emission: Some(Box::new(pending.emission())),
             pending: pending.ended(Phase::Completed, None),
         },
         (Phase::Open, Change::Replaced) => Outcome::Changed {

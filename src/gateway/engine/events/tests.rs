@@ -1,3 +1,5 @@
+//! Tests of emissions, lineages, pending events and repeats.
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};

@@ -1,3 +1,5 @@
+//! Tests of constants, references and scopes.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};

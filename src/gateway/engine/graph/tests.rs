@@ -1,3 +1,5 @@
+//! Tests of ancestors and cycles.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::{prop_assert, proptest};
@@ -5,7 +7,7 @@ use serde_json::json;
 
 use super::{Graph, Passing, signal_cycle, signal_owner};
 use crate::gateway::engine::core_blocks::Core;
-use crate::gateway::engine::definition::{Block, Definition, Input, Kind, Link};
+use crate::gateway::engine::definition::{Block, Definition, Kind, Link};
 use crate::gateway::engine::expressions::Expression;
 use crate::gateway::engine::schema;
 
@@ -15,10 +17,7 @@ fn flow(blocks: &[&str], links: &[(&str, &str, &str, &str)]) -> Definition {
     for name in blocks {
         let mut block = Block::new(name, Kind::Core(Core::Transform));
         for (_, input, source, output) in links.iter().filter(|link| link.0 == *name) {
-            let input = block
-                .inputs
-                .entry((*input).to_owned())
-                .or_insert_with(Input::default);
+            let input = block.inputs.entry((*input).to_owned()).or_default();
             input.links.insert(Link {
                 block: (*source).to_owned(),
                 output: (*output).to_owned(),

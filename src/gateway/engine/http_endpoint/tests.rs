@@ -1,3 +1,5 @@
+//! Tests of requests as handlers see them, and of answers.
+
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Tests of reading schemas and of the default output.
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

@@ -1,9 +1,11 @@
+//! Tests of definitions against the apps they use.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::super::check::{Checked, Project, check};
 use super::parse;
+use crate::gateway::engine::definition::check::{Checked, Project, check};
 use crate::gateway::engine::schema::App;
 
 fn app() -> App {
@@ -58,85 +60,79 @@ fn a_flow_that_fits_comes_with_its_schemas() {
     assert!(checked.without_installation.is_empty());
 }
 
+/// Blocks beside the trigger `S`, and what is said of them. `RUN`, `TOOL` and
+/// `LINK` stand for what they always are.
+const FAULTS: &[(&str, &str)] = &[
+    (
+        "  - {name: R, RUN, inputs: {default: {links: [{block: X, output: default}], config: {command: a}}}}",
+        "block `R`, input `default`: links to block `X`, which does not exist",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {default: {links: [{block: S, output: nope}], config: {command: a}}}}",
+        "block `R`, input `default`: links to output `nope` of block `S`, which does not exist; there are `default`",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {other: {}}}",
+        "block `R`, input `other`: there is no such input; there are `default`",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {default: {LINK, config: {comand: a}}}}",
+        "block `R`, input `default`, field `comand`: there is no such field; there are `command`, `port`, `rows`",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {default: {LINK}}}",
+        "block `R`, input `default`, field `command`: a value is required",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {default: {LINK, config: {command: 5}}}}",
+        "block `R`, input `default`, field `command`: expected a string, found a number",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {default: {LINK, config: {command: a, rows: [1, x]}}}}",
+        "block `R`, input `default`, field `rows`: `[1]`: expected a number, found a string",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {default: {LINK, config: {command: !expr outputs.later}}}}\n  - {name: Later, type: {coreBlock: manualTrigger}}",
+        "block `R`, input `default`, field `command`: refers to block `later`, which is no ancestor",
+    ),
+    (
+        "  - {name: R, RUN, inputs: {default: {LINK, config: {command: !expr secrets.GONE}}}}",
+        "refers to the secret `GONE`, which does not exist",
+    ),
+    (
+        "  - {name: T, TOOL, config: {schema: !expr outputs.s}}",
+        "block `T`, field `schema`: refers to `outputs`, which has no value where no event is handled",
+    ),
+    (
+        "  - {name: T, TOOL}",
+        "block `T`, field `schema`: a value is required",
+    ),
+    (
+        "  - {name: T, TOOL, config: {schema: !expr signals.nobody.x}}",
+        "block `T`, field `schema`: refers to signals of `nobody`",
+    ),
+    (
+        "  - {name: R, RUN, outputs: {o: {customization: 1}}}",
+        "block `R`, output `o`: there is no such output; there are `default`",
+    ),
+    (
+        "  - {name: R, type: {appBlock: {block: walk, appInstallation: a}}}",
+        "block `R`, `type`: app installation `a` has no block type `walk`",
+    ),
+    (
+        "  - {name: R, type: {appBlock: {block: run, appInstallation: b}}}",
+        "block `R`, `type`: app installation `b` is not in `appInstallations`",
+    ),
+];
+
 #[test]
 fn each_fault_names_block_field_and_reason() {
     let link = "links: [{block: S, output: default}]";
-    for (blocks, expected) in [
-        (
-            format!(
-                "  - {{name: R, {RUN}, inputs: {{default: {{links: [{{block: X, output: default}}], config: {{command: a}}}}}}}}"
-            ),
-            "block `R`, input `default`: links to block `X`, which does not exist",
-        ),
-        (
-            format!(
-                "  - {{name: R, {RUN}, inputs: {{default: {{links: [{{block: S, output: nope}}], config: {{command: a}}}}}}}}"
-            ),
-            "block `R`, input `default`: links to output `nope` of block `S`, which does not exist; there are `default`",
-        ),
-        (
-            format!("  - {{name: R, {RUN}, inputs: {{other: {{}}}}}}"),
-            "block `R`, input `other`: there is no such input; there are `default`",
-        ),
-        (
-            format!(
-                "  - {{name: R, {RUN}, inputs: {{default: {{{link}, config: {{comand: a}}}}}}}}"
-            ),
-            "block `R`, input `default`, field `comand`: there is no such field; there are `command`, `port`, `rows`",
-        ),
-        (
-            format!("  - {{name: R, {RUN}, inputs: {{default: {{{link}}}}}}}"),
-            "block `R`, input `default`, field `command`: a value is required",
-        ),
-        (
-            format!(
-                "  - {{name: R, {RUN}, inputs: {{default: {{{link}, config: {{command: 5}}}}}}}}"
-            ),
-            "block `R`, input `default`, field `command`: expected a string, found a number",
-        ),
-        (
-            format!(
-                "  - {{name: R, {RUN}, inputs: {{default: {{{link}, config: {{command: a, rows: [1, x]}}}}}}}}"
-            ),
-            "block `R`, input `default`, field `rows`: `[1]`: expected a number, found a string",
-        ),
-        (
-            format!(
-                "  - {{name: R, {RUN}, inputs: {{default: {{{link}, config: {{command: !expr outputs.later}}}}}}}}\n  - {{name: Later, type: {{coreBlock: manualTrigger}}}}"
-            ),
-            "block `R`, input `default`, field `command`: refers to block `later`, which is no ancestor",
-        ),
-        (
-            format!(
-                "  - {{name: R, {RUN}, inputs: {{default: {{{link}, config: {{command: !expr secrets.GONE}}}}}}}}"
-            ),
-            "refers to the secret `GONE`, which does not exist",
-        ),
-        (
-            format!("  - {{name: T, {TOOL}, config: {{schema: !expr outputs.s}}}}"),
-            "block `T`, field `schema`: refers to `outputs`, which has no value where no event is handled",
-        ),
-        (
-            format!("  - {{name: T, {TOOL}}}"),
-            "block `T`, field `schema`: a value is required",
-        ),
-        (
-            format!("  - {{name: T, {TOOL}, config: {{schema: !expr signals.nobody.x}}}}"),
-            "block `T`, field `schema`: refers to signals of `nobody`",
-        ),
-        (
-            format!("  - {{name: R, {RUN}, outputs: {{o: {{customization: 1}}}}}}"),
-            "block `R`, output `o`: there is no such output; there are `default`",
-        ),
-        (
-            "  - {name: R, type: {appBlock: {block: walk, appInstallation: a}}}".to_owned(),
-            "block `R`, `type`: app installation `a` has no block type `walk`",
-        ),
-        (
-            "  - {name: R, type: {appBlock: {block: run, appInstallation: b}}}".to_owned(),
-            "block `R`, `type`: app installation `b` is not in `appInstallations`",
-        ),
-    ] {
+    for (blocks, expected) in FAULTS {
+        let blocks = blocks
+            .replace("RUN", RUN)
+            .replace("TOOL", TOOL)
+            .replace("LINK", link);
         let blocks = format!("  - {{name: S, type: {{coreBlock: manualTrigger}}}}\n{blocks}");
         let found = checked(&blocks).expect_err("it does not fit");
         assert!(found.contains(expected), "{blocks}\n  found: {found}");

@@ -1,11 +1,15 @@
+//! Any definition, written and read back; and any noise, read.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Map, Value, json};
 
-use super::super::plan::plan;
-use super::super::{Block, Definition, Input, Installation, Kind, Link, export};
 use crate::gateway::engine::core_blocks::Core;
+use crate::gateway::engine::definition::plan::plan;
+use crate::gateway::engine::definition::{
+    Block, Definition, Input, Installation, Kind, Link, export,
+};
 use crate::gateway::engine::expressions::Expression;
 use crate::gateway::engine::names;
 

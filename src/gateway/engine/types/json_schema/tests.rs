@@ -1,3 +1,5 @@
+//! Tests of each keyword, and of values and schemas that nobody meant.
+
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 use serde_json::{Map, Value, json};
 
@@ -10,147 +12,128 @@ fn complaint(schema: Value, value: Value) -> Option<String> {
         .map(|complaint| complaint.to_string())
 }
 
+/// Schema, a value that fits, one that does not, and what is said of it.
+const KEYWORDS: &[[&str; 4]] = &[
+    [
+        r#"{"type": "string"}"#,
+        r#""a""#,
+        "1",
+        "expected a string, found a number",
+    ],
+    [
+        r#"{"type": "integer"}"#,
+        "2.0",
+        "2.5",
+        "expected a whole number",
+    ],
+    [
+        r#"{"type": ["string", "null"]}"#,
+        "null",
+        "[]",
+        "a string or null, found a list",
+    ],
+    [
+        r#"{"type": "string", "nullable": true}"#,
+        "null",
+        "true",
+        "found a boolean",
+    ],
+    [
+        r#"{"enum": ["url", 1]}"#,
+        "1.0",
+        r#""ulr""#,
+        r#"expected one of "url", 1"#,
+    ],
+    [r#"{"const": 3}"#, "3", "4", "expected 3"],
+    [
+        r#"{"minLength": 2, "maxLength": 3}"#,
+        r#""äö""#,
+        r#""ä""#,
+        "at least 2 characters, found 1",
+    ],
+    [
+        r#"{"maxLength": 3}"#,
+        r#""abc""#,
+        r#""abcd""#,
+        "at most 3 characters, found 4",
+    ],
+    [
+        r#"{"pattern": "^[0-7]{4}$"}"#,
+        r#""0644""#,
+        r#""rw""#,
+        "does not match the pattern",
+    ],
+    [r#"{"minimum": 1}"#, "1", "0", "at least 1"],
+    [r#"{"maximum": 1}"#, "1", "1.5", "at most 1"],
+    [r#"{"exclusiveMinimum": 1}"#, "2", "1", "more than 1"],
+    [r#"{"exclusiveMaximum": 1}"#, "0", "1", "less than 1"],
+    [r#"{"multipleOf": 0.1}"#, "0.3", "0.35", "multiple of 0.1"],
+    [r#"{"minItems": 1}"#, "[1]", "[]", "at least 1 items"],
+    [r#"{"maxItems": 1}"#, "[1]", "[1, 2]", "at most 1 items"],
+    [r#"{"uniqueItems": true}"#, "[1, 2]", "[1, 1]", "not unique"],
+    [
+        r#"{"items": {"type": "string"}}"#,
+        r#"["a"]"#,
+        r#"["a", 1]"#,
+        "`field[1]`",
+    ],
+    [
+        r#"{"items": [{"type": "string"}]}"#,
+        r#"["a", 1]"#,
+        "[1]",
+        "`field[0]`",
+    ],
+    [
+        r#"{"required": ["a"]}"#,
+        r#"{"a": 1}"#,
+        "{}",
+        "`field.a`: a value is required",
+    ],
+    [
+        r#"{"minProperties": 1}"#,
+        r#"{"a": 1}"#,
+        "{}",
+        "at least 1 properties",
+    ],
+    [
+        r#"{"maxProperties": 1}"#,
+        r#"{"a": 1}"#,
+        r#"{"a": 1, "b": 1}"#,
+        "at most 1 properties",
+    ],
+    [
+        r#"{"additionalProperties": {"type": "string"}}"#,
+        r#"{"a": "b"}"#,
+        r#"{"a": 1}"#,
+        "`field.a`",
+    ],
+    [r#"{"not": {"type": "null"}}"#, "1", "null", "not allowed"],
+    [
+        r#"{"allOf": [{"minimum": 1}, {"maximum": 2}]}"#,
+        "2",
+        "3",
+        "at most 2",
+    ],
+    [
+        r#"{"anyOf": [{"type": "string"}, {"type": "boolean"}]}"#,
+        "true",
+        "1",
+        "fits none",
+    ],
+    [
+        r#"{"oneOf": [{"type": "number"}, {"minimum": 5}]}"#,
+        "4",
+        "6",
+        "fits 2 of",
+    ],
+];
+
 #[test]
 fn each_keyword_accepts_and_refuses() {
-    for (schema, good, bad, why) in [
-        (
-            json!({"type": "string"}),
-            json!("a"),
-            json!(1),
-            "expected a string, found a number",
-        ),
-        (
-            json!({"type": "integer"}),
-            json!(2.0),
-            json!(2.5),
-            "expected a whole number",
-        ),
-        (
-            json!({"type": ["string", "null"]}),
-            json!(null),
-            json!([]),
-            "a string or null, found a list",
-        ),
-        (
-            json!({"type": "string", "nullable": true}),
-            json!(null),
-            json!(true),
-            "found a boolean",
-        ),
-        (
-            json!({"enum": ["url", 1]}),
-            json!(1.0),
-            json!("ulr"),
-            "expected one of \"url\", 1",
-        ),
-        (json!({"const": 3}), json!(3), json!(4), "expected 3"),
-        (
-            json!({"minLength": 2, "maxLength": 3}),
-            json!("äö"),
-            json!("ä"),
-            "at least 2 characters, found 1",
-        ),
-        (
-            json!({"maxLength": 3}),
-            json!("abc"),
-            json!("abcd"),
-            "at most 3 characters, found 4",
-        ),
-        (
-            json!({"pattern": "^[0-7]{4}$"}),
-            json!("0644"),
-            json!("rw"),
-            "does not match the pattern",
-        ),
-        (json!({"minimum": 1}), json!(1), json!(0), "at least 1"),
-        (json!({"maximum": 1}), json!(1), json!(1.5), "at most 1"),
-        (
-            json!({"exclusiveMinimum": 1}),
-            json!(2),
-            json!(1),
-            "more than 1",
-        ),
-        (
-            json!({"exclusiveMaximum": 1}),
-            json!(0),
-            json!(1),
-            "less than 1",
-        ),
-        (
-            json!({"multipleOf": 0.1}),
-            json!(0.3),
-            json!(0.35),
-            "multiple of 0.1",
-        ),
-        (
-            json!({"minItems": 1}),
-            json!([1]),
-            json!([]),
-            "at least 1 items",
-        ),
-        (
-            json!({"maxItems": 1}),
-            json!([1]),
-            json!([1, 2]),
-            "at most 1 items",
-        ),
-        (
-            json!({"uniqueItems": true}),
-            json!([1, 2]),
-            json!([1, 1]),
-            "not unique",
-        ),
-        (
-            json!({"items": {"type": "string"}}),
-            json!(["a"]),
-            json!(["a", 1]),
-            "`field[1]`",
-        ),
-        (
-            json!({"items": [{"type": "string"}]}),
-            json!(["a", 1]),
-            json!([1]),
-            "`field[0]`",
-        ),
-        (
-            json!({"required": ["a"]}),
-            json!({"a": 1}),
-            json!({}),
-            "`field.a`: a value is required",
-        ),
-        (
-            json!({"maxProperties": 1}),
-            json!({"a": 1}),
-            json!({"a": 1, "b": 1}),
-            "at most 1 properties",
-        ),
-        (
-            json!({"not": {"type": "null"}}),
-            json!(1),
-            json!(null),
-            "not allowed",
-        ),
-        (
-            json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}),
-            json!(2),
-            json!(3),
-            "at most 2",
-        ),
-        (
-            json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}),
-            json!(true),
-            json!(1),
-            "fits none",
-        ),
-        (
-            json!({"oneOf": [{"type": "number"}, {"minimum": 5}]}),
-            json!(4),
-            json!(6),
-            "fits 2 of",
-        ),
-    ] {
-        assert_eq!(complaint(schema.clone(), good), None, "{schema}");
-        let found = complaint(schema.clone(), bad).unwrap_or_default();
+    let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    for [schema, good, bad, why] in KEYWORDS {
+        assert_eq!(complaint(read(schema), read(good)), None, "{schema}");
+        let found = complaint(read(schema), read(bad)).unwrap_or_default();
         assert!(found.contains(why), "{schema}: {found}");
     }
 }
