@@ -8,43 +8,32 @@
 # Needs: podman, npm, dpkg-deb, apt-get with a package list (apt-get update).
 set -euo pipefail
 
+# shellcheck source=compose/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=compose/node.sh
+. "$(dirname "$0")/node.sh"
+
 IMAGE=${1:-localhost/sluice-runtime:latest}
-NODE_VERSION=22.23.3
-# The binary is pinned by content, so that the registry need not be trusted.
-declare -A NODE_INTEGRITY=(
-  [x64]='sha512-qHnz5tFsHoj/WM+uRENVjWONi5hVvmwrgq8A4V76KpuVNAc4+jwK8x4gwbobE9BtHNg/AKR2583eYorLF/c7ng=='
-  [arm64]='sha512-l3DAHZreylo+p9QXDtsOrjG2JXJqVzYXnAGmIQNOUNARcMppTO2cmewVQP+36tjJnSE+dzpMNtgW+c3oiDvXtA=='
-)
 # What the Node binary links to, and the roots that TLS needs.
 PACKAGES=(libc6 libgcc-s1 libstdc++6 libatomic1 ca-certificates)
-
-say() { printf 'runtime image: %s\n' "$*" >&2; }
-die() {
-  say "$*"
-  exit 1
-}
 
 [ "$(id -u)" -ne 0 ] || die "run this as the unprivileged user whose Podman runs the agent, not as root"
 for program in podman npm dpkg-deb apt-get; do
   command -v "$program" >/dev/null || die "$program is missing: run compose/provision.sh"
 done
 
-case $(uname -m) in
-  x86_64) arch=x64 ;;
-  aarch64) arch=arm64 ;;
-  *) die "no Node.js package for $(uname -m): set FLOWS_RUNTIME_IMAGE to an image of your own" ;;
-esac
-
-recipe=$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)-$arch
+arch=$(node_arch)
+recipe=$(cat "$REPOSITORY"/compose/{runtime-image,node}.sh | sha256sum | cut -c1-16)-$arch
 if [ "$(podman image inspect --format '{{index .Labels "io.sluice.recipe"}}' "$IMAGE" 2>/dev/null)" = "$recipe" ]; then
   say "$IMAGE is up to date"
   exit 0
 fi
 
+before=$(podman image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null || true)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
-mkdir -p "$root" "$work/debs" "$work/node"
+mkdir -p "$root" "$work/debs"
 cd "$work"
 
 say "fetching Debian packages: ${PACKAGES[*]}"
@@ -55,13 +44,7 @@ for deb in debs/*.deb; do
   dpkg-deb --extract "$deb" "$root"
 done
 
-say "fetching Node.js $NODE_VERSION ($arch)"
-(cd node && npm pack --silent "node-linux-$arch@$NODE_VERSION" >/dev/null) || die "npm pack failed"
-tarball=$(echo node/*.tgz)
-digest=sha512-$(openssl dgst -sha512 -binary <"$tarball" | base64 -w0)
-[ "$digest" = "${NODE_INTEGRITY[$arch]}" ] || die "the Node.js package is not the pinned one: $digest"
-tar -xzf "$tarball" -C node package/bin/node
-install -D -m 0755 node/package/bin/node "$root/usr/local/bin/node"
+fetch_node "$root/usr/local/bin/node"
 
 say "assembling"
 rm -rf "$root"/usr/share/{doc,man,locale,lintian,gcc,gdb} "$root"/usr/lib/*/gconv "$root"/etc/ca-certificates*
@@ -82,4 +65,6 @@ tar --numeric-owner --owner=0 --group=0 -C "$root" -c . |
     --change 'CMD ["node"]' \
     --change "LABEL io.sluice.recipe=$recipe" \
     - "$IMAGE" >/dev/null
+# The image this one replaces goes, unless a container still runs from it.
+[ -z "$before" ] || podman image rm "$before" >/dev/null 2>&1 || true
 say "built $IMAGE with Node.js $NODE_VERSION"

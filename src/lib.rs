@@ -11,8 +11,10 @@
 //! `docs/architecture.md` walks through it.
 
 // The base: no door and no role below this line is imported by it.
+pub mod agent_id;
 pub mod backoff;
 pub mod config;
+pub mod egress;
 pub mod shutdown;
 pub mod telemetry;
 

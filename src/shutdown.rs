@@ -11,11 +11,19 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_std::channel;
+use async_std::io::ReadExt;
 use async_std::task::JoinHandle;
 use futures::FutureExt;
 use futures::StreamExt;
+
+/// How long an orphan may finish what it holds: little, because the broker it
+/// would report to has usually ended with its parent.
+const ORPHAN_DRAIN: Duration = Duration::from_secs(3);
+/// How long an orphan may clean up after itself: ten containers and a bit.
+const ORPHAN_CANCEL: Duration = Duration::from_secs(15);
 
 /// Where a process stands between start and end. Later stages compare greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +126,25 @@ impl Shutdown {
             }
         });
         Ok(())
+    }
+
+    /// Ends this process when its standard input does: a parent that holds the
+    /// other end is then gone, however it died. Drains, soon cancels, and at
+    /// last exits, as nobody else would end a process that hangs.
+    pub fn on_parent_end(&self) {
+        let shutdown = self.clone();
+        spawn_detached(async move {
+            let mut ignored = [0u8; 64];
+            let mut stdin = async_std::io::stdin();
+            while matches!(stdin.read(&mut ignored).await, Ok(1..)) {}
+            tracing::warn!("Draining: the process that started this one has ended");
+            shutdown.drain();
+            async_std::task::sleep(ORPHAN_DRAIN).await;
+            shutdown.cancel();
+            async_std::task::sleep(ORPHAN_CANCEL).await;
+            tracing::error!("Exiting: cancelling did not end this process in time");
+            std::process::exit(1);
+        });
     }
 
     fn advance(&self, to: Stage) {

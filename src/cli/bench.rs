@@ -21,10 +21,11 @@ use sluice_proto::job::{Identity, Job, Kind, Priority};
 use sluice_proto::queue::Names;
 use sluice_proto::report::{Body, Outcome};
 
-use crate::cli::rig::{PoolAccess, Rig, RigOptions};
+use crate::cli::rig::{PoolAccess, Rig, RigOptions, until_interrupted};
 use crate::cli::stats::Samples;
 use crate::queue::Link;
 use crate::queue::two_hop;
+use crate::shutdown::Shutdown;
 use crate::telemetry::now_us;
 
 /// Jobs run before anything is measured, so that runtimes are warm and code is compiled.
@@ -62,8 +63,8 @@ pub struct Bench {
 
 impl Bench {
     /// Runs all measurements; answers with the exit code.
-    pub async fn run(self, settings: Vec<(String, String)>) -> i32 {
-        match self.measure(settings).await {
+    pub async fn run(self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
+        match self.measure(settings, &shutdown).await {
             Ok(summary) => {
                 if self.json {
                     println!("{summary}");
@@ -79,14 +80,18 @@ impl Bench {
         }
     }
 
-    async fn measure(&self, settings: Vec<(String, String)>) -> anyhow::Result<Value> {
+    async fn measure(
+        &self,
+        settings: Vec<(String, String)>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Value> {
         eprintln!("Starting gateway and agent");
-        let mut rig = Rig::start(RigOptions {
+        let options = RigOptions {
             workers: self.workers,
             settings,
-        })
-        .await?;
-        let result = self.all(&mut rig).await;
+        };
+        let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
+        let result = until_interrupted(shutdown, self.all(&mut rig)).await;
         if result.is_err() {
             eprintln!("--- the agent's last words\n{}", rig.log_tail("agent"));
         }
@@ -126,9 +131,16 @@ impl Bench {
         let names = Names::of(&PoolId::from(BARE_POOL));
         let link = Link::connect(amqp, "sluice bench", &names).await?;
         let workers = rig.start_bare_workers(BARE_POOL, amqp)?;
+        let result = self.pump(&link).await;
+        link.close().await;
+        workers.stop().await;
+        result
+    }
+
+    async fn pump(&self, link: &Link) -> anyhow::Result<(Samples, f64)> {
         let mut pump = Pump {
             reports: link.reports(1_000).await?,
-            link: &link,
+            link,
             open: HashMap::new(),
         };
         pump.run(WARM_UP_JOBS, 64).await.context("warm up")?;
@@ -142,10 +154,7 @@ impl Bench {
         let jobs = self.jobs as usize;
         let started = Instant::now();
         pump.run(jobs, PIPELINE_WINDOW).await?;
-        let rate = jobs as f64 / started.elapsed().as_secs_f64();
-        link.close().await;
-        workers.stop().await;
-        Ok((samples, rate))
+        Ok((samples, jobs as f64 / started.elapsed().as_secs_f64()))
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::cli::rig::{PoolAccess, Rig, RigOptions};
+use crate::cli::rig::{PoolAccess, Rig, RigOptions, until_interrupted};
 use crate::cli::stats::Samples;
+use crate::shutdown::Shutdown;
 
 /// Warm evaluations one after the other, for the latency figures.
 const LATENCY_JOBS: usize = 200;
@@ -53,12 +54,12 @@ struct Seen {
 
 impl Demo {
     /// Runs the demo; the exit code is 0 only if all of it held.
-    pub async fn run(self, settings: Vec<(String, String)>) -> i32 {
+    pub async fn run(self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
         let mut seen = Seen {
             started: Some(Instant::now()),
             ..Seen::default()
         };
-        let result = self.scenes(&mut seen, settings).await;
+        let result = self.scenes(&mut seen, settings, &shutdown).await;
         let (ok, left) = match &result {
             Ok(left) => (left.is_empty(), left.clone()),
             Err(_) => (false, Vec::new()),
@@ -90,16 +91,17 @@ impl Demo {
         &self,
         seen: &mut Seen,
         settings: Vec<(String, String)>,
+        shutdown: &Shutdown,
     ) -> anyhow::Result<Vec<String>> {
         let code = std::fs::read_to_string(&self.app)
             .with_context(|| format!("read the sample app {}", self.app.display()))?;
         seen.say("Starting a gateway");
-        let mut rig = Rig::start(RigOptions {
+        let options = RigOptions {
             workers: self.workers,
             settings,
-        })
-        .await?;
-        let result = self.play(&mut rig, seen, &code).await;
+        };
+        let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
+        let result = until_interrupted(shutdown, self.play(&mut rig, seen, &code)).await;
         if let Err(error) = result {
             eprintln!("--- the agent's last words\n{}", rig.log_tail("agent"));
             // The first error is the one worth telling.

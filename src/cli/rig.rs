@@ -5,16 +5,19 @@
 //! done with them. Everything is gone after [`Rig::stop`]; a dropped rig kills
 //! its processes, which take their own children along.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use async_process::{Child, Command};
+use futures::FutureExt;
 use serde_json::{Value, json};
 
 use crate::api_client::ApiClient;
-use crate::config::EgressConfig;
+use crate::config::{EgressConfig, SETTINGS};
+use crate::shutdown::Shutdown;
 
 /// How long the gateway may take to listen.
 const GATEWAY_START_MAX: Duration = Duration::from_secs(30);
@@ -138,16 +141,17 @@ impl Rig {
             ("FLOWS_AGENT_POOL_TOKEN".into(), pool.token.clone()),
             ("SLUICE_WORKERS".into(), self.options.workers.to_string()),
         ];
-        let mut agent = child(
+        // Kept before anything is waited for, so that `stop` ends it in every case.
+        self.agent = Some(child(
             &self.exe,
             self.dir.path(),
             "agent",
             &self.options.settings,
             &settings,
-        )?;
+        )?);
         let until = Instant::now() + AGENT_START_MAX;
         loop {
-            if let Ok(Some(status)) = agent.try_status() {
+            if let Some(Ok(Some(status))) = self.agent.as_mut().map(Child::try_status) {
                 bail!(
                     "the agent ended with {status}:\n{}",
                     log_tail(self.dir.path(), "agent")
@@ -168,7 +172,6 @@ impl Rig {
             }
             async_std::task::sleep(LOOK_EVERY).await;
         }
-        self.agent = Some(agent);
         Ok(())
     }
 
@@ -222,10 +225,6 @@ impl Rig {
             );
         }
         Ok(reply["data"].take())
-    }
-
-    pub fn data_dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// What a child of the rig has logged last.
@@ -298,11 +297,13 @@ impl Rig {
     /// answers with what was left behind, which should be nothing.
     pub async fn stop(mut self) -> anyhow::Result<Vec<String>> {
         let mut left = Vec::new();
-        let owner = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
+        let owners = owners(self.dir.path());
         if let Some(agent) = self.agent.take() {
             left.extend(end(agent, "agent").await);
         }
-        left.extend(containers_of(owner.trim()).await);
+        for owner in &owners {
+            left.extend(containers_of(owner).await);
+        }
         left.extend(processes_below(self.dir.path(), self.gateway.id()));
         let path = self.dir.path().to_owned();
         left.extend(end(self.gateway, "gateway").await);
@@ -314,6 +315,21 @@ impl Rig {
             left.push(format!("file {}", path.display()));
         }
         Ok(left)
+    }
+}
+
+/// Does one part of a command's work; Ctrl-C or SIGTERM ends it with an error,
+/// so that what was started is stopped on the usual way out.
+pub async fn until_interrupted<T>(
+    shutdown: &Shutdown,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let work = work.fuse();
+    let draining = shutdown.draining().fuse();
+    futures::pin_mut!(work, draining);
+    futures::select! {
+        result = work => result,
+        () = draining => bail!("interrupted"),
     }
 }
 
@@ -330,12 +346,24 @@ fn child(
         .iter()
         .chain(settings)
         .map(|(name, value)| (name, value));
-    Command::new(exe)
+    let mut command = std::process::Command::new(exe);
+    // What is no setting of ours is the operator's business, and Podman may need it.
+    for setting in SETTINGS {
+        command.env_remove(setting.name);
+        setting.aliases.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+    }
+    command
         .arg(role)
-        .env_clear()
         .envs(pairs)
         .env("SLUICE_DATA_DIR", dir)
-        .stdin(Stdio::null())
+        .env("SLUICE_PARENT_PIPE", "1")
+        // A terminal's Ctrl-C is the rig's to pass on, in order.
+        .process_group(0);
+    // Streams are set after this step, which forgets any that were set before.
+    Command::from(command)
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
         .kill_on_drop(true)
@@ -344,6 +372,8 @@ fn child(
 }
 
 async fn end(mut child: Child, role: &str) -> Option<String> {
+    // `status` would close it, and the child would take that for this process's end.
+    let _lifeline = child.stdin.take();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     // An error means that it has ended already, which the wait below sees.
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
@@ -359,10 +389,18 @@ async fn end(mut child: Child, role: &str) -> Option<String> {
     }
 }
 
+/// The ids of every agent that had a data directory here.
+fn owners(dir: &Path) -> Vec<String> {
+    let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    std::iter::once(dir.to_owned())
+        .chain(below.map(|entry| entry.path()))
+        .filter_map(|dir| std::fs::read_to_string(dir.join("agent/id")).ok())
+        .map(|id| id.trim().to_owned())
+        .filter(|id| !id.is_empty())
+        .collect()
+}
+
 async fn containers_of(owner: &str) -> Vec<String> {
-    if owner.is_empty() {
-        return Vec::new();
-    }
     let listed = Command::new("podman")
         .args([
             "ps",

@@ -20,6 +20,7 @@ mod auth;
 mod bundles;
 mod directory;
 pub mod dispatch;
+pub mod engine;
 mod error;
 mod http;
 mod json;

@@ -10,8 +10,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
+use futures::{FutureExt, StreamExt};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
@@ -28,7 +28,6 @@ use sluice_proto::report::{Body, Cause, Failure, Finished, Outcome, Report};
 use crate::queue::health::Health;
 use crate::queue::link::Link;
 use crate::queue::{Error, message, topology};
-use crate::shutdown;
 use crate::telemetry::now_us;
 
 /// Most control messages that wait for one worker: each names many jobs, and a
@@ -40,10 +39,14 @@ const PRESENCES_MAX: i64 = 10_000;
 /// The deliveries of one consumer.
 pub struct Deliveries<T> {
     link: Link,
-    channel: Channel,
+    source: Arc<Source>,
     consumer: Consumer,
     feed: Feed,
     cancelled: bool,
+    /// An unreadable message on its way to the dead letters. It is out of the
+    /// way before the next delivery is handed out, so that whoever settles a
+    /// delivery and all earlier ones at once does not settle this one with them.
+    burying: Option<BoxFuture<'static, Result<(), Error>>>,
     item: PhantomData<fn() -> T>,
 }
 
@@ -71,12 +74,21 @@ pub struct Delivery<T> {
     pub published_s: u64,
     /// Which delivery of its dispatch it is, from 1. Grows with every delivery, whatever its reason.
     pub delivery: u32,
+    /// How long its body is, in bytes.
+    pub bytes: usize,
     /// `None`: the broker took it for settled as it sent it.
     receipt: Option<Receipt>,
 }
 
 struct Receipt {
     acker: Acker,
+    source: Arc<Source>,
+}
+
+/// Where deliveries come from. Each keeps its channel open until it is settled,
+/// also when nobody consumes any more.
+struct Source {
+    channel: Channel,
     health: Arc<Health>,
 }
 
@@ -160,10 +172,14 @@ impl Link {
         let consumer = health.within("starting to consume", consuming).await?;
         Ok(Deliveries {
             link: self.clone(),
-            channel,
+            source: Arc::new(Source {
+                channel,
+                health: self.inner.health.clone(),
+            }),
             consumer,
             feed,
             cancelled: false,
+            burying: None,
             item: PhantomData,
         })
     }
@@ -177,6 +193,12 @@ impl<T: DeserializeOwned> Deliveries<T> {
     /// Fails when the link is dead, or after [`Deliveries::cancel`].
     pub async fn next(&mut self) -> Result<Delivery<T>, Error> {
         loop {
+            if let Some(burying) = &mut self.burying {
+                let buried = burying.await;
+                self.burying = None;
+                // If it failed the message is unsettled, and comes again with the next link.
+                buried.inspect_err(|error| self.link.inner.health.kill(error.clone()))?;
+            }
             let raw = self.pull().await?;
             match message::read(&raw.properties, &raw.data) {
                 Ok(item) => {
@@ -187,9 +209,10 @@ impl<T: DeserializeOwned> Deliveries<T> {
                         delivered_us: now_us(),
                         published_s: properties.timestamp().unwrap_or(0),
                         delivery: message::delivery_number(properties, raw.redelivered),
+                        bytes: raw.data.len(),
                         receipt: (self.feed != Feed::Signals).then(|| Receipt {
                             acker: raw.acker,
-                            health: self.link.inner.health.clone(),
+                            source: self.source.clone(),
                         }),
                     });
                 }
@@ -205,6 +228,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
         let tag = self.consumer.tag();
         let cancelling = self
+            .source
             .channel
             .basic_cancel(tag, BasicCancelOptions::default());
         let health = &self.link.inner.health;
@@ -245,8 +269,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
     }
 
-    /// Gets a message out of the way that nobody can read, without making the next one wait.
-    fn discard(&self, raw: lapin::message::Delivery, reason: String) {
+    /// Begins to get a message out of the way that nobody can read.
+    fn discard(&mut self, raw: lapin::message::Delivery, reason: String) {
         let job = raw
             .properties
             .message_id()
@@ -258,15 +282,10 @@ impl<T: DeserializeOwned> Deliveries<T> {
             error = reason,
             "A message cannot be read; it goes to the dead letters"
         );
-        let (link, feed) = (self.link.clone(), self.feed);
-        match feed {
-            Feed::Signals => {}
-            Feed::Jobs | Feed::Reports => shutdown::spawn_detached(async move {
-                if let Err(error) = bury_unread(&link, feed, raw, &reason).await {
-                    // It stays unsettled, so the broker delivers it to the next link.
-                    link.inner.health.kill(error);
-                }
-            }),
+        if self.feed != Feed::Signals {
+            let (link, feed) = (self.link.clone(), self.feed);
+            self.burying =
+                Some(async move { bury_unread(&link, feed, raw, &reason).await }.boxed());
         }
     }
 }
@@ -348,11 +367,11 @@ impl<T> Delivery<T> {
     /// Settles it: not its fault, back to its queue, near the front. Brokers
     /// before RabbitMQ 4.3 count this as a delivery all the same.
     pub async fn requeue(self) -> Result<(), Error> {
-        let Some(Receipt { acker, health }) = self.receipt else {
+        let Some(Receipt { acker, source }) = self.receipt else {
             return Ok(());
         };
         let settled = acker.nack(back_to_queue());
-        known(health.within("a requeue", settled).await?)
+        known(source.health.within("a requeue", settled).await?)
     }
 
     /// Takes the item out; what is left settles as before.
@@ -363,19 +382,20 @@ impl<T> Delivery<T> {
             delivered_us: self.delivered_us,
             published_s: self.published_s,
             delivery: self.delivery,
+            bytes: self.bytes,
             receipt: self.receipt,
         };
         (self.item, rest)
     }
 
     async fn settle(self, options: BasicAckOptions) -> Result<(), Error> {
-        let Some(Receipt { acker, health }) = self.receipt else {
+        let Some(Receipt { acker, source }) = self.receipt else {
             return Ok(());
         };
         // Written, not confirmed: AMQP confirms no acknowledgement. If it is
         // lost with the link the message comes again, and repeats are normal.
         let settled = acker.ack(options);
-        known(health.within("an acknowledgement", settled).await?)
+        known(source.health.within("an acknowledgement", settled).await?)
     }
 }
 

@@ -33,7 +33,7 @@ use std::time::Duration;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
-pub use consumer::{Deliveries, Delivery};
+pub use consumer::{Deliveries, Delivery, failed};
 pub use link::{Depths, Link};
 
 /// How long one request to the broker may take. A broker under full load

@@ -383,8 +383,9 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        self.workers.iter_mut().for_each(Process::end);
-        self.bridge.iter_mut().for_each(Process::end);
+        for process in self.workers.iter_mut().chain(&mut self.bridge) {
+            process.end();
+        }
         self.agent.end();
         self.gateway.end();
         if std::thread::panicking() {

@@ -9,6 +9,7 @@ use async_std::io::{ReadExt, WriteExt};
 use async_std::net::TcpStream;
 use url::Url;
 
+use crate::agent::podman;
 use crate::api_client::ApiClient;
 use crate::cli::doctor::judge::{Broker, Cgroup, Facts, Reach};
 use crate::config::{EgressConfig, Reader};
@@ -28,10 +29,16 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
     let runtime = reader.runtime();
     let egress = reader.egress();
     let data_dir = reader.data_dir();
+    // Its complaints are the agent's to make; here the one number is wanted.
+    let disk_free_bytes_min = reader.agent().disk_free_bytes_min;
     let path = look_up("PATH").unwrap_or_default();
     let find = |program: &str| find_program(program, &path);
     let uid = nix::unistd::Uid::current();
-    let user = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name).unwrap_or_else(|| uid.to_string());
+    let user = nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map(|user| user.name)
+        .unwrap_or_else(|| uid.to_string());
     let (endpoint, clock_skew_ms) = endpoint(look_up, &egress).await;
     Facts {
         uid: uid.as_raw(),
@@ -41,7 +48,12 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
         cgroup: cgroup(uid.as_raw()),
         podman: first_line("podman", &["--version"]).await,
         oci_runtimes: oci_runtimes(&path).await,
-        storage_driver: first_line("podman", &["info", "--format", "{{.Store.GraphDriverName}}"]).await,
+        storage_driver: first_line(
+            "podman",
+            &["info", "--format", "{{.Store.GraphDriverName}}"],
+        )
+        .await,
+        oci_works: oci_works(&runtime.image).await,
         image_present: succeeds("podman", &["image", "exists", &runtime.image]).await,
         image: runtime.image,
         rabbitmq: broker(look_up).await,
@@ -49,12 +61,18 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
         endpoint: Some(endpoint),
         clock_skew_ms,
         disk_free_bytes: disk_free(&data_dir),
-        disk_free_bytes_min: u64::from(512u32) * 1024 * 1024,
-        open_files: nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
-        user_namespaces: read("/proc/sys/user/max_user_namespaces").and_then(|text| text.trim().parse().ok()),
+        disk_free_bytes_min,
+        open_files: nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+            .ok()
+            .map(|(soft, _)| soft),
+        user_namespaces: read("/proc/sys/user/max_user_namespaces")
+            .and_then(|text| text.trim().parse().ok()),
         has_ip: find("ip").is_some(),
         has_nsenter: find("nsenter").is_some(),
-        network_helper: ["slirp4netns", "pasta"].into_iter().find(|helper| find(helper).is_some()).map(str::to_owned),
+        network_helper: ["slirp4netns", "pasta"]
+            .into_iter()
+            .find(|helper| find(helper).is_some())
+            .map(str::to_owned),
         user,
     }
 }
@@ -64,7 +82,10 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
 }
 
 fn find_program(program: &str, path: &str) -> Option<PathBuf> {
-    path.split(':').chain(EXTRA_DIRS).map(|dir| Path::new(dir).join(program)).find(|file| file.is_file())
+    path.split(':')
+        .chain(EXTRA_DIRS)
+        .map(|dir| Path::new(dir).join(program))
+        .find(|file| file.is_file())
 }
 
 /// The largest range a user has in a file of `name:start:count` lines.
@@ -76,7 +97,9 @@ fn subordinate(file: &str, user: &str, uid: u32) -> u64 {
         .filter_map(|line| {
             let mut parts = line.split(':');
             let name = parts.next()?;
-            (name == user || name == uid).then(|| parts.nth(1)?.trim().parse().ok()).flatten()
+            (name == user || name == uid)
+                .then(|| parts.nth(1)?.trim().parse().ok())
+                .flatten()
         })
         .max()
         .unwrap_or(0)
@@ -87,13 +110,24 @@ fn cgroup(uid: u32) -> Option<Cgroup> {
     if root.join("cgroup.controllers").exists() {
         let slice = format!("user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers");
         let delegated = read(root.join(slice)).unwrap_or_default();
-        return Some(Cgroup::V2 { delegated: delegated.split_whitespace().map(str::to_owned).collect() });
+        return Some(Cgroup::V2 {
+            delegated: delegated.split_whitespace().map(str::to_owned).collect(),
+        });
     }
     root.join("memory").exists().then_some(Cgroup::V1)
 }
 
 async fn run(program: &str, arguments: &[&str]) -> Option<std::process::Output> {
-    timeout(LOOK_MAX, Command::new(program).args(arguments).kill_on_drop(true).output()).await.ok()?.ok()
+    timeout(
+        LOOK_MAX,
+        Command::new(program)
+            .args(arguments)
+            .kill_on_drop(true)
+            .output(),
+    )
+    .await
+    .ok()?
+    .ok()
 }
 
 async fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
@@ -119,15 +153,33 @@ async fn oci_runtimes(path: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Which OCI runtime the agent would choose; nothing as root or without the image.
+async fn oci_works(image: &str) -> Option<Result<String, String>> {
+    if nix::unistd::Uid::effective().is_root()
+        || succeeds("podman", &["image", "exists", image]).await != Some(true)
+    {
+        return None;
+    }
+    match podman::try_runtimes(image).await {
+        Ok(oci) => Some(Ok(oci?.to_string())),
+        Err(error) => Some(Err(format!("{error:#}"))),
+    }
+}
+
 async fn broker(look_up: &dyn Fn(&str) -> Option<String>) -> Broker {
     let Some(url) = look_up("AMQP_URL").filter(|url| !url.is_empty()) else {
-        return Broker::Private { program: crate::agent::rabbitmq::find_server().map(|path| path.display().to_string()) };
+        return Broker::Private {
+            program: crate::agent::rabbitmq::find_server().map(|path| path.display().to_string()),
+        };
     };
-    Broker::Given { answers: amqp_answers(&url).await }
+    Broker::Given {
+        answers: amqp_answers(&url).await,
+    }
 }
 
 async fn amqp_answers(url: &str) -> Result<(), String> {
-    let url = Url::parse(url).map_err(|_| "it is no address such as amqp://user:password@host:5672/".to_owned())?;
+    let url = Url::parse(url)
+        .map_err(|_| "it is no address such as amqp://user:password@host:5672/".to_owned())?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let port = url.port().unwrap_or(5672);
     let talk = async {
@@ -141,7 +193,10 @@ async fn amqp_answers(url: &str) -> Result<(), String> {
         Ok(Ok(1)) => Ok(()),
         Ok(Ok(_)) => Err(format!("{host}:{port} speaks something else")),
         Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
-        Err(_) => Err(format!("{host}:{port}: no answer in {} s", LOOK_MAX.as_secs())),
+        Err(_) => Err(format!(
+            "{host}:{port}: no answer in {} s",
+            LOOK_MAX.as_secs()
+        )),
     }
 }
 
@@ -167,11 +222,17 @@ async fn gateway(look_up: &dyn Fn(&str) -> Option<String>, egress: &EgressConfig
     }
 }
 
-async fn endpoint(look_up: &dyn Fn(&str) -> Option<String>, egress: &EgressConfig) -> (Reach, Option<i64>) {
+async fn endpoint(
+    look_up: &dyn Fn(&str) -> Option<String>,
+    egress: &EgressConfig,
+) -> (Reach, Option<i64>) {
     let Some(text) = look_up("FLOWS_ENDPOINT").filter(|value| !value.is_empty()) else {
         return (Reach::Unset, None);
     };
-    let client = match Url::parse(&text).map_err(|e| e.to_string()).and_then(|url| ApiClient::new(&url, egress).map_err(|e| e.to_string())) {
+    let client = match Url::parse(&text)
+        .map_err(|e| e.to_string())
+        .and_then(|url| ApiClient::new(&url, egress).map_err(|e| e.to_string()))
+    {
         Ok(client) => client,
         Err(error) => return (Reach::Failed(format!("{text}: {error}")), None),
     };
@@ -179,11 +240,20 @@ async fn endpoint(look_up: &dyn Fn(&str) -> Option<String>, egress: &EgressConfi
         Ok(Ok((200, reply))) => {
             let theirs = reply["data"]["now_ms"].as_i64();
             let ours = i64::try_from(now_ms()).unwrap_or(i64::MAX);
-            (Reach::Ok(format!("{text} is healthy")), theirs.map(|theirs| ours - theirs))
+            (
+                Reach::Ok(format!("{text} is healthy")),
+                theirs.map(|theirs| ours - theirs),
+            )
         }
-        Ok(Ok((status, _))) => (Reach::Failed(format!("{text}/health answers {status}")), None),
+        Ok(Ok((status, _))) => (
+            Reach::Failed(format!("{text}/health answers {status}")),
+            None,
+        ),
         Ok(Err(error)) => (Reach::Failed(format!("{text}: {error}")), None),
-        Err(_) => (Reach::Failed(format!("{text}: no answer in {} s", LOOK_MAX.as_secs())), None),
+        Err(_) => (
+            Reach::Failed(format!("{text}: no answer in {} s", LOOK_MAX.as_secs())),
+            None,
+        ),
     }
 }
 

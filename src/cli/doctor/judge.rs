@@ -23,6 +23,8 @@ pub struct Facts {
     pub podman: Option<String>,
     /// Name and version line of each OCI runtime installed.
     pub oci_runtimes: Vec<(String, String)>,
+    /// The one that ran a trial container, or why none did.
+    pub oci_works: Option<Result<String, String>>,
     pub storage_driver: Option<String>,
     pub image: String,
     pub image_present: Option<bool>,
@@ -43,7 +45,9 @@ pub struct Facts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cgroup {
     /// One tree; the controllers this user may use.
-    V2 { delegated: Vec<String> },
+    V2 {
+        delegated: Vec<String>,
+    },
     V1,
 }
 
@@ -89,19 +93,37 @@ pub struct Verdict {
 
 /// All verdicts, in the order a person would mend things.
 pub fn judge(facts: &Facts) -> Vec<Verdict> {
-    let mut verdicts = vec![user(facts), subordinate_ids(facts), user_namespaces(facts), cgroup(facts)];
+    let mut verdicts = vec![
+        user(facts),
+        subordinate_ids(facts),
+        user_namespaces(facts),
+        cgroup(facts),
+    ];
     verdicts.push(podman(facts));
     verdicts.extend(oci(facts));
+    verdicts.extend(trial(facts));
     verdicts.extend([storage(facts), image(facts), network(facts), broker(facts)]);
-    verdicts.push(reach("gateway (websocket)", "FLOWS_GATEWAY_ENDPOINT", facts.gateway.as_ref()));
-    verdicts.push(reach("endpoint (HTTP)", "FLOWS_ENDPOINT", facts.endpoint.as_ref()));
+    verdicts.push(reach(
+        "gateway (websocket)",
+        "FLOWS_GATEWAY_ENDPOINT",
+        facts.gateway.as_ref(),
+    ));
+    verdicts.push(reach(
+        "endpoint (HTTP)",
+        "FLOWS_ENDPOINT",
+        facts.endpoint.as_ref(),
+    ));
     verdicts.extend([clock(facts), disk(facts), open_files(facts)]);
     verdicts
 }
 
 fn user(facts: &Facts) -> Verdict {
     if facts.uid == 0 {
-        return fault("user", "this is root, and runtimes are rootless".into(), "run the agent as an ordinary user, for example: runuser -u sluice -- sluice doctor");
+        return fault(
+            "user",
+            "this is root, and runtimes are rootless".into(),
+            "run the agent as an ordinary user, for example: runuser -u sluice -- sluice doctor",
+        );
     }
     ok("user", format!("{} (uid {})", facts.user, facts.uid))
 }
@@ -109,22 +131,43 @@ fn user(facts: &Facts) -> Verdict {
 fn subordinate_ids(facts: &Facts) -> Verdict {
     const NAME: &str = "subordinate ids";
     if !facts.has_newuidmap {
-        return fault(NAME, "newuidmap is not installed".into(), "apt-get install uidmap");
+        return fault(
+            NAME,
+            "newuidmap is not installed".into(),
+            "apt-get install uidmap",
+        );
     }
     if facts.subuids.min(facts.subgids) < SUBORDINATE_IDS_MIN {
-        let found = format!("{} uids and {} gids for {}", facts.subuids, facts.subgids, facts.user);
-        let mend = format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}", facts.user);
+        let found = format!(
+            "{} uids and {} gids for {}",
+            facts.subuids, facts.subgids, facts.user
+        );
+        let mend = format!(
+            "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}",
+            facts.user
+        );
         return fault(NAME, found, &mend);
     }
-    ok(NAME, format!("{} uids, {} gids", facts.subuids, facts.subgids))
+    ok(
+        NAME,
+        format!("{} uids, {} gids", facts.subuids, facts.subgids),
+    )
 }
 
 fn user_namespaces(facts: &Facts) -> Verdict {
     const NAME: &str = "user namespaces";
     match facts.user_namespaces {
-        Some(0) => fault(NAME, "the kernel allows none".into(), "sysctl -w user.max_user_namespaces=15000"),
+        Some(0) => fault(
+            NAME,
+            "the kernel allows none".into(),
+            "sysctl -w user.max_user_namespaces=15000",
+        ),
         Some(count) => ok(NAME, format!("up to {count}")),
-        None => warning(NAME, "the kernel does not say how many it allows".into(), "check that CONFIG_USER_NS is built in"),
+        None => warning(
+            NAME,
+            "the kernel does not say how many it allows".into(),
+            "check that CONFIG_USER_NS is built in",
+        ),
     }
 }
 
@@ -154,32 +197,65 @@ fn cgroup(facts: &Facts) -> Verdict {
 fn podman(facts: &Facts) -> Verdict {
     const NAME: &str = "podman";
     let Some(text) = &facts.podman else {
-        return fault(NAME, "not installed, or `podman --version` fails".into(), "apt-get install podman slirp4netns uidmap");
+        return fault(
+            NAME,
+            "not installed, or `podman --version` fails".into(),
+            "apt-get install podman slirp4netns uidmap",
+        );
     };
     match version(text) {
-        Some((major, minor, _)) if (major, minor) < PODMAN_OLDEST => {
-            fault(NAME, format!("{text} is older than 4.3"), "install Podman 4.3 or later")
-        }
+        Some((major, minor, _)) if (major, minor) < PODMAN_OLDEST => fault(
+            NAME,
+            format!("{text} is older than 4.3"),
+            "install Podman 4.3 or later",
+        ),
         Some(_) => ok(NAME, text.clone()),
-        None => warning(NAME, format!("`{text}` holds no version"), "podman --version"),
+        None => warning(
+            NAME,
+            format!("`{text}` holds no version"),
+            "podman --version",
+        ),
     }
+}
+
+/// A trial container says more than any version: crun, for example, fails beside a hybrid cgroup tree.
+fn trial(facts: &Facts) -> Option<Verdict> {
+    const NAME: &str = "trial container";
+    Some(match facts.oci_works.as_ref()? {
+        Ok(oci) => ok(NAME, format!("ran with {oci}")),
+        Err(why) => fault(
+            NAME,
+            why.clone(),
+            "apt-get install runc crun, or set SLUICE_RUNTIME_OCI to one that works",
+        ),
+    })
 }
 
 fn oci(facts: &Facts) -> Vec<Verdict> {
     if facts.oci_runtimes.is_empty() {
-        return vec![fault("oci runtime", "neither crun nor runc is installed".into(), "apt-get install runc crun")];
+        return vec![fault(
+            "oci runtime",
+            "neither crun nor runc is installed".into(),
+            "apt-get install runc crun",
+        )];
     }
-    facts.oci_runtimes.iter().map(|(name, text)| oci_runtime(name, text)).collect()
+    facts
+        .oci_runtimes
+        .iter()
+        .map(|(name, text)| oci_runtime(name, text))
+        .collect()
 }
 
 // runc before 1.2.8 / 1.3.3: CVE-2025-31133, -52565, -52881 (container escapes by races on /proc and mounts).
 fn oci_runtime(name: &str, text: &str) -> Verdict {
     const NAME: &str = "oci runtime";
-    let old = |v: (u32, u32, u32)| v < (1, 2, 8) || (v >= (1, 3, 0) && v < (1, 3, 3));
+    let old = |v: (u32, u32, u32)| v < (1, 2, 8) || ((1, 3, 0)..(1, 3, 3)).contains(&v);
     match version(text) {
         Some(v) if name == "runc" && old(v) => warning(
             NAME,
-            format!("{text} predates the fixes of CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 unless your distribution has added them"),
+            format!(
+                "{text} predates the fixes of CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 unless your distribution has added them"
+            ),
             "upgrade runc to 1.2.8, 1.3.3 or later, or check your distribution's changelog for these numbers",
         ),
         _ => ok(NAME, text.to_owned()),
@@ -195,7 +271,11 @@ fn storage(facts: &Facts) -> Verdict {
             format!("{driver}: each runtime copies the image and shares no memory with the others"),
             "set  driver = \"overlay\"  in ~/.config/containers/storage.conf and run `podman system reset`",
         ),
-        None => warning(NAME, "podman does not say which driver it uses".into(), "podman info"),
+        None => warning(
+            NAME,
+            "podman does not say which driver it uses".into(),
+            "podman info",
+        ),
     }
 }
 
@@ -203,53 +283,88 @@ fn image(facts: &Facts) -> Verdict {
     const NAME: &str = "runtime image";
     match facts.image_present {
         Some(true) => ok(NAME, format!("{} is present", facts.image)),
-        _ if facts.image.starts_with("localhost/") => {
-            fault(NAME, format!("{} is missing", facts.image), "compose/runtime-image.sh, or set FLOWS_RUNTIME_IMAGE to a public Node image")
-        }
-        _ => warning(NAME, format!("{} is missing; the worker will pull it", facts.image), &format!("podman pull {}", facts.image)),
+        _ if facts.image.starts_with("localhost/") => fault(
+            NAME,
+            format!("{} is missing", facts.image),
+            "compose/runtime-image.sh, or set FLOWS_RUNTIME_IMAGE to a public Node image",
+        ),
+        _ => warning(
+            NAME,
+            format!("{} is missing; the worker will pull it", facts.image),
+            &format!("podman pull {}", facts.image),
+        ),
     }
 }
 
 fn network(facts: &Facts) -> Verdict {
     const NAME: &str = "app network";
     if !facts.has_nsenter || !facts.has_ip {
-        return fault(NAME, "nsenter or ip is missing, so metadata addresses cannot be closed to apps".into(), "apt-get install iproute2 util-linux, or set SLUICE_RUNTIME_NETWORK=none");
+        return fault(
+            NAME,
+            "nsenter or ip is missing, so metadata addresses cannot be closed to apps".into(),
+            "apt-get install iproute2 util-linux, or set SLUICE_RUNTIME_NETWORK=none",
+        );
     }
     match &facts.network_helper {
         Some(helper) => ok(NAME, helper.clone()),
-        None => fault(NAME, "neither slirp4netns nor pasta is installed".into(), "apt-get install slirp4netns, or set SLUICE_RUNTIME_NETWORK=none"),
+        None => fault(
+            NAME,
+            "neither slirp4netns nor pasta is installed".into(),
+            "apt-get install slirp4netns, or set SLUICE_RUNTIME_NETWORK=none",
+        ),
     }
 }
 
 fn broker(facts: &Facts) -> Verdict {
     const NAME: &str = "rabbitmq";
     match &facts.rabbitmq {
-        Broker::Given { answers: Ok(()) } => ok(NAME, "the broker at AMQP_URL speaks AMQP 0-9-1".into()),
-        Broker::Given { answers: Err(why) } => {
-            fault(NAME, format!("the broker at AMQP_URL does not answer: {why}"), "check AMQP_URL, and that the broker listens")
+        Broker::Given { answers: Ok(()) } => {
+            ok(NAME, "the broker at AMQP_URL speaks AMQP 0-9-1".into())
         }
-        Broker::Private { program: Some(path) } => ok(NAME, format!("the agent starts its own: {path}")),
-        Broker::Private { program: None } | Broker::Unknown => {
-            fault(NAME, "AMQP_URL is not set and RabbitMQ is not installed".into(), "apt-get install rabbitmq-server, or set AMQP_URL")
-        }
+        Broker::Given { answers: Err(why) } => fault(
+            NAME,
+            format!("the broker at AMQP_URL does not answer: {why}"),
+            "check AMQP_URL, and that the broker listens",
+        ),
+        Broker::Private {
+            program: Some(path),
+        } => ok(NAME, format!("the agent starts its own: {path}")),
+        Broker::Private { program: None } | Broker::Unknown => fault(
+            NAME,
+            "AMQP_URL is not set and RabbitMQ is not installed".into(),
+            "apt-get install rabbitmq-server, or set AMQP_URL",
+        ),
     }
 }
 
 fn reach(name: &'static str, setting: &str, found: Option<&Reach>) -> Verdict {
     match found {
         Some(Reach::Ok(text)) => ok(name, text.clone()),
-        Some(Reach::Failed(why)) => fault(name, why.clone(), &format!("check {setting}, the proxy settings and FLOWS_ADDITIONAL_ROOT_CAS")),
-        Some(Reach::Unset) | None => warning(name, format!("{setting} is not set"), &format!("export {setting}=…")),
+        Some(Reach::Failed(why)) => fault(
+            name,
+            why.clone(),
+            &format!("check {setting}, the proxy settings and FLOWS_ADDITIONAL_ROOT_CAS"),
+        ),
+        Some(Reach::Unset) | None => warning(
+            name,
+            format!("{setting} is not set"),
+            &format!("export {setting}=…"),
+        ),
     }
 }
 
 fn clock(facts: &Facts) -> Verdict {
     const NAME: &str = "clock";
     match facts.clock_skew_ms {
-        Some(skew) if skew.abs() > CLOCK_SKEW_MS_MAX => {
-            warning(NAME, format!("{skew} ms off the gateway's"), "timedatectl set-ntp true")
-        }
-        Some(skew) => ok(NAME, format!("within {} ms of the gateway's", skew.abs().max(1_000))),
+        Some(skew) if skew.abs() > CLOCK_SKEW_MS_MAX => warning(
+            NAME,
+            format!("{skew} ms off the gateway's"),
+            "timedatectl set-ntp true",
+        ),
+        Some(skew) => ok(
+            NAME,
+            format!("within {} ms of the gateway's", skew.abs().max(1_000)),
+        ),
         None => ok(NAME, "not compared: the gateway was not reached".into()),
     }
 }
@@ -260,20 +375,30 @@ fn disk(facts: &Facts) -> Verdict {
     match facts.disk_free_bytes {
         Some(free) if free < facts.disk_free_bytes_min => fault(
             NAME,
-            format!("{} MiB free, and work is refused below {} MiB", mib(free), mib(facts.disk_free_bytes_min)),
+            format!(
+                "{} MiB free, and work is refused below {} MiB",
+                mib(free),
+                mib(facts.disk_free_bytes_min)
+            ),
             "free some space, or lower SLUICE_DISK_FREE_MB_MIN",
         ),
         Some(free) => ok(NAME, format!("{} MiB free", mib(free))),
-        None => warning(NAME, "free space of the data directory is unknown".into(), "df -h"),
+        None => warning(
+            NAME,
+            "free space of the data directory is unknown".into(),
+            "df -h",
+        ),
     }
 }
 
 fn open_files(facts: &Facts) -> Verdict {
     const NAME: &str = "open files";
     match facts.open_files {
-        Some(limit) if limit < OPEN_FILES_MIN => {
-            warning(NAME, format!("at most {limit}"), "raise it: LimitNOFILE=65536 in the unit, or `ulimit -n 65536`")
-        }
+        Some(limit) if limit < OPEN_FILES_MIN => warning(
+            NAME,
+            format!("at most {limit}"),
+            "raise it: LimitNOFILE=65536 in the unit, or `ulimit -n 65536`",
+        ),
         Some(limit) => ok(NAME, format!("at most {limit}")),
         None => warning(NAME, "the limit is unknown".into(), "ulimit -n"),
     }
@@ -281,87 +406,40 @@ fn open_files(facts: &Facts) -> Verdict {
 
 /// The first `major.minor[.patch]` in a text.
 fn version(text: &str) -> Option<(u32, u32, u32)> {
-    text.split(|c: char| !(c.is_ascii_digit() || c == '.')).find_map(|word| {
-        let mut parts = word.split('.').map(str::parse);
-        let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
-        Some((major, minor, parts.next().and_then(Result::ok).unwrap_or(0)))
-    })
+    text.split(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .find_map(|word| {
+            let mut parts = word.split('.').map(str::parse);
+            let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
+            Some((major, minor, parts.next().and_then(Result::ok).unwrap_or(0)))
+        })
 }
 
 fn ok(name: &'static str, found: String) -> Verdict {
-    Verdict { name, grade: Grade::Ok, found, mend: None }
+    Verdict {
+        name,
+        grade: Grade::Ok,
+        found,
+        mend: None,
+    }
 }
 
 fn warning(name: &'static str, found: String, mend: &str) -> Verdict {
-    Verdict { name, grade: Grade::Warning, found, mend: Some(mend.to_owned()) }
+    Verdict {
+        name,
+        grade: Grade::Warning,
+        found,
+        mend: Some(mend.to_owned()),
+    }
 }
 
 fn fault(name: &'static str, found: String, mend: &str) -> Verdict {
-    Verdict { name, grade: Grade::Fault, found, mend: Some(mend.to_owned()) }
+    Verdict {
+        name,
+        grade: Grade::Fault,
+        found,
+        mend: Some(mend.to_owned()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn healthy() -> Facts {
-        Facts {
-            uid: 1000,
-            user: "ada".into(),
-            subuids: 65_536,
-            subgids: 65_536,
-            has_newuidmap: true,
-            cgroup: Some(Cgroup::V2 { delegated: ["cpu", "memory", "pids"].map(str::to_owned).into() }),
-            podman: Some("podman version 5.4.2".into()),
-            oci_runtimes: vec![("crun".into(), "crun version 1.21".into())],
-            storage_driver: Some("overlay".into()),
-            image: "localhost/sluice-runtime:latest".into(),
-            image_present: Some(true),
-            rabbitmq: Broker::Private { program: Some("rabbitmq-server".into()) },
-            gateway: Some(Reach::Ok("answers".into())),
-            endpoint: Some(Reach::Ok("answers".into())),
-            clock_skew_ms: Some(20),
-            disk_free_bytes: Some(1 << 40),
-            disk_free_bytes_min: 1 << 29,
-            open_files: Some(65_536),
-            user_namespaces: Some(15_000),
-            has_ip: true,
-            has_nsenter: true,
-            network_helper: Some("slirp4netns".into()),
-        }
-    }
-
-    fn worst(facts: &Facts) -> (Grade, Vec<&'static str>) {
-        let verdicts = judge(facts);
-        let worst = verdicts.iter().map(|v| v.grade).max().expect("there are verdicts");
-        let names = verdicts.iter().filter(|v| v.grade != Grade::Ok).map(|v| v.name).collect();
-        (worst, names)
-    }
-
-    #[test]
-    fn a_healthy_host_has_nothing_to_mend() {
-        assert_eq!(worst(&healthy()), (Grade::Ok, vec![]));
-    }
-
-    #[test]
-    fn every_complaint_says_what_mends_it() {
-        let bare = Facts { image: "localhost/x".into(), ..Facts::default() };
-        for verdict in judge(&bare) {
-            assert_eq!(verdict.grade == Grade::Ok, verdict.mend.is_none(), "{verdict:?}");
-        }
-    }
-
-    #[test]
-    fn a_runc_with_known_escapes_is_named() {
-        for (text, bad) in [("runc version 1.1.5", true), ("runc version 1.2.8", false), ("runc version 1.3.2", true), ("runc version 1.3.3", false)] {
-            let facts = Facts { oci_runtimes: vec![("runc".into(), text.into())], ..healthy() };
-            assert_eq!(worst(&facts).0 == Grade::Warning, bad, "{text}");
-        }
-    }
-
-    #[test]
-    fn root_is_a_fault() {
-        let facts = Facts { uid: 0, ..healthy() };
-        assert_eq!(worst(&facts), (Grade::Fault, vec!["user"]));
-    }
-}
+mod tests;

@@ -1,0 +1,194 @@
+//! The files of runtimes.
+//!
+//! ```text
+//! MOUNTS_DIR/
+//!   harness-HASH/        our JavaScript, read-only, shared: mounted at /sluice
+//!   AGENT-N/             one worker's, readable by its user alone
+//!     RANDOM/
+//!       log              the container's standard error, bounded
+//!       run/             mounted read-only at /sluice/run
+//!         harness.sock
+//!         app.mjs        written when the runtime gets its identity
+//! ```
+//!
+//! Node runs under another user id than the worker (a subordinate one), so what
+//! it uses is open to all, below a directory that only the worker's user can enter.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use async_std::os::unix::net::UnixListener;
+use sha2::{Digest, Sha256};
+
+use sluice_proto::harness::SOCKET_NAME;
+
+use crate::runtime::{Error, Owner};
+use crate::shutdown::unblock;
+
+/// The bundle's name in the runtime's directory.
+pub(super) const BUNDLE_NAME: &str = "app.mjs";
+
+/// The files of one runtime.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    pub(super) run: PathBuf,
+    pub(super) log: PathBuf,
+}
+
+/// Writes the harness below `mounts_dir`, once per content, and says where.
+pub(super) async fn write_harness(
+    mounts_dir: &Path,
+    files: &'static [(&'static str, &'static str)],
+) -> Result<PathBuf, Error> {
+    let mounts_dir = mounts_dir.to_owned();
+    unblock(move || {
+        let mut hash = Sha256::new();
+        for (name, text) in files {
+            hash.update(format!("{name} {}\n", text.len()));
+            hash.update(text);
+        }
+        let hash = format!("{:x}", hash.finalize());
+        let path = mounts_dir.join(format!("harness-{}", &hash[..16]));
+        if path.exists() {
+            return Ok(path);
+        }
+        make_harness(&mounts_dir, &path, files)
+            .map(|()| path.clone())
+            .map_err(|source| {
+                files_error(
+                    "the harness could not be written below",
+                    &mounts_dir,
+                    source,
+                )
+            })
+    })
+    .await
+}
+
+/// Where everything of one worker lies.
+pub(super) fn of_owner(mounts_dir: &Path, owner: &Owner) -> PathBuf {
+    mounts_dir.join(format!("{}-{}", owner.agent_short(), owner.worker))
+}
+
+/// Makes a runtime's directory and listens on its socket.
+pub(super) async fn create(
+    owner_dir: &Path,
+    name: &str,
+) -> Result<(Directory, UnixListener), Error> {
+    let path = owner_dir.join(name);
+    unblock(move || {
+        let directory = Directory {
+            run: path.join("run"),
+            log: path.join("log"),
+            path,
+        };
+        match listen(&directory) {
+            Ok(listener) => Ok((directory, listener.into())),
+            Err(source) => Err(files_error(
+                "a runtime's directory could not be made at",
+                &directory.path,
+                source,
+            )),
+        }
+    })
+    .await
+}
+
+/// Puts the bundle where the runtime finds it.
+pub(super) async fn write_bundle(run: &Path, text: Vec<u8>) -> Result<(), Error> {
+    let path = run.join(BUNDLE_NAME);
+    unblock(move || {
+        let written = fs::write(&path, text).and_then(|()| permit(&path, 0o444));
+        written.map_err(|source| files_error("the bundle could not be written to", &path, source))
+    })
+    .await
+}
+
+/// Deletes a tree; one that is not there is deleted already.
+pub(super) async fn delete(path: &Path) {
+    let path = path.to_owned();
+    unblock(move || match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "A runtime's directory could not be deleted");
+        }
+        _ => {}
+    })
+    .await;
+}
+
+/// The end of a file, at most `bytes_max` of it; empty if it cannot be read.
+pub(super) async fn tail(path: &Path, bytes_max: usize) -> String {
+    let path = path.to_owned();
+    unblock(move || {
+        let bytes = fs::read(&path).unwrap_or_default();
+        let start = bytes.len().saturating_sub(bytes_max);
+        String::from_utf8_lossy(&bytes[start..]).into_owned()
+    })
+    .await
+}
+
+fn make_harness(mounts_dir: &Path, path: &Path, files: &[(&str, &str)]) -> io::Result<()> {
+    fs::create_dir_all(mounts_dir)?;
+    // Made aside and renamed, as several workers may do this at once.
+    let aside = tempfile::Builder::new()
+        .prefix(".harness-")
+        .tempdir_in(mounts_dir)?;
+    for (name, text) in files {
+        let file = aside.path().join(name);
+        if let Some(parent) = file.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&file, text)?;
+        permit(&file, 0o444)?;
+    }
+    // The mount point of each runtime's own directory.
+    fs::create_dir_all(aside.path().join("run"))?;
+    open_directories(aside.path())?;
+    let aside = aside.keep();
+    match fs::rename(&aside, path) {
+        Err(_) if path.exists() => fs::remove_dir_all(&aside),
+        renamed => renamed,
+    }
+}
+
+fn open_directories(path: &Path) -> io::Result<()> {
+    permit(path, 0o755)?;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_directories(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn listen(directory: &Directory) -> io::Result<std::os::unix::net::UnixListener> {
+    let owner_dir = directory.path.parent().unwrap_or(&directory.path);
+    fs::create_dir_all(owner_dir)?;
+    permit(owner_dir, 0o700)?;
+    fs::create_dir(&directory.path)?;
+    fs::create_dir(&directory.run)?;
+    permit(&directory.run, 0o755)?;
+    // A socket's address holds 107 bytes and data directories can be deep, so
+    // it is bound through the open directory.
+    let open = fs::File::open(&directory.run)?;
+    let short = format!("/proc/self/fd/{}/{SOCKET_NAME}", open.as_raw_fd());
+    let listener = std::os::unix::net::UnixListener::bind(short)?;
+    permit(&directory.run.join(SOCKET_NAME), 0o666)?;
+    Ok(listener)
+}
+
+fn permit(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn files_error(what: &str, path: &Path, source: io::Error) -> Error {
+    Error::Files {
+        what: format!("{what} {}", path.display()),
+        source,
+    }
+}

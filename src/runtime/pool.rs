@@ -1,0 +1,505 @@
+//! What a worker holds of the runtimes: claim one, invoke in it.
+//!
+//! The warm path is two short locks and no task: the ledger gives the
+//! conversation out, the conversation takes the frame. A claim that must wait
+//! has a channel of its own, and a guard that gives its place back however it ends.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_std::channel;
+use async_std::future::timeout;
+use futures::FutureExt;
+
+use sluice_proto::harness::RUN_DIR;
+use sluice_proto::job::Identity;
+use sluice_proto::report::{Cause, Failure, Origin};
+
+use crate::config::RuntimeConfig;
+use crate::runtime::clock::clock;
+use crate::runtime::directory::BUNDLE_NAME;
+use crate::runtime::harness::Conversation;
+use crate::runtime::invocation::{Invocation, Mailbox, Running};
+use crate::runtime::keeper::{Event, Keeper};
+use crate::runtime::ledger::{Claim, Ledger, Limits, Number, Step, Ticket};
+use crate::runtime::podman::Podman;
+use crate::runtime::{Error, Owner, Runtime, directory, node};
+use crate::shutdown::{Shutdown, Tasks};
+
+/// How long a bundle may take to load. What it does at its top level is user
+/// code and may never end.
+const LOAD_MAX: Duration = Duration::from_secs(15);
+
+/// The runtimes of one worker. Clones share them.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+/// A claim on a runtime: it holds until the lease and every [`Running`] of it are dropped.
+#[derive(Debug)]
+pub struct Lease {
+    conversation: Arc<Conversation>,
+    origin: Origin,
+    hold: Arc<Hold>,
+}
+
+/// How many runtimes there are, by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    pub starting: u32,
+    pub stems: u32,
+    pub loading: u32,
+    /// With an identity and nothing to do.
+    pub idle: u32,
+    /// With an identity and at least one claim on it.
+    pub busy: u32,
+    pub going: u32,
+    /// Identities that wait for a runtime.
+    pub waiting: u32,
+}
+
+/// A conversation with where its bundle goes.
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    pub(super) conversation: Arc<Conversation>,
+    pub(super) run_dir: Arc<std::path::Path>,
+}
+
+/// What pool, keeper and leases share. The locks are never held across an
+/// await; `waiting` may be taken inside `ledger`, never the other way round.
+pub(super) struct Shared {
+    ledger: Mutex<Ledger<Handle>>,
+    waiting: Mutex<HashMap<Ticket, channel::Sender<Turn>>>,
+    pub(super) events: channel::Sender<Event>,
+    stopped: (channel::Sender<()>, channel::Receiver<()>),
+}
+
+/// One use of a runtime.
+pub(super) struct Hold {
+    shared: Arc<Shared>,
+    number: Number,
+}
+
+/// What a waiting claim hears.
+enum Turn {
+    Lead,
+    Assign(Loading, Origin),
+    Share(Lease),
+    Fail(Failure),
+}
+
+/// A runtime given to a leader. Dropped, it goes back: as the stem it is, or,
+/// once it was told to load, to be destroyed.
+struct Loading {
+    shared: Arc<Shared>,
+    number: Number,
+    handle: Handle,
+    touched: bool,
+    done: bool,
+}
+
+enum Claimed<'a> {
+    Lease(Lease),
+    Refused(Failure),
+    Lead(Place<'a>),
+    Follow(Place<'a>),
+}
+
+/// A place among the waiting claims.
+struct Place<'a> {
+    shared: &'a Arc<Shared>,
+    identity: &'a Identity,
+    ticket: Ticket,
+    turns: channel::Receiver<Turn>,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// Sweeps what an earlier process of `owner` left, then keeps runtimes ready
+    /// until [`Pool::shutdown`], which must be called: two of `tasks` wait for it.
+    ///
+    /// Podman being away is no error: [`Pool::refusing`] says so until it is back.
+    pub async fn start(
+        config: RuntimeConfig,
+        owner: Owner,
+        shutdown: &Shutdown,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        let runtime = Podman::new(&config)?;
+        Self::start_with(runtime, config, owner, shutdown, tasks).await
+    }
+
+    /// The same on an engine of the caller's.
+    pub async fn start_with<R: Runtime>(
+        runtime: R,
+        config: RuntimeConfig,
+        owner: Owner,
+        shutdown: &Shutdown,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
+        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES).await?;
+        let memory_bytes = config.memory_bytes;
+        let (events, inbox) = channel::unbounded();
+        let ledger = Ledger::new(
+            Limits::of(&config),
+            "Podman has not answered yet".to_owned(),
+        );
+        let shared = Arc::new(Shared {
+            ledger: Mutex::new(ledger),
+            waiting: Mutex::default(),
+            events,
+            stopped: channel::bounded(1),
+        });
+        let mut keeper = Keeper::new(
+            runtime,
+            config,
+            owner,
+            harness_dir,
+            Arc::clone(&shared),
+            inbox,
+        );
+        // Before the first claim: nothing of an earlier life may be left or in the way.
+        keeper.heal().await;
+        tasks.spawn("runtime keeper", keeper.run(shutdown.clone()));
+        tasks.spawn("runtime clock", clock(Arc::clone(&shared), memory_bytes));
+        Ok(Self { shared })
+    }
+
+    /// Waits for a runtime of `identity`: a live one, else a stem, else a new
+    /// one. `fetch` gives the bundle's text and is polled only if this claim
+    /// loads it (never for a flow). Dropping the claim gives its turn to the next.
+    pub async fn claim(
+        &self,
+        identity: &Identity,
+        fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
+    ) -> Result<Lease, Failure> {
+        match self.shared.claim(identity) {
+            Claimed::Lease(lease) => Ok(lease),
+            Claimed::Refused(failure) => Err(failure),
+            Claimed::Lead(place) => {
+                // Planned only now that the turn can be taken.
+                self.shared.change(|_| Vec::new());
+                place.lead(fetch).await
+            }
+            Claimed::Follow(place) => place.follow(fetch).await,
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        self.shared.ledger().status()
+    }
+
+    /// Why no new runtime can be had at present, if so.
+    pub fn refusing(&self) -> Option<String> {
+        self.shared.ledger().refusing().map(str::to_owned)
+    }
+
+    /// Kills and removes every container and directory of this pool. A repeat
+    /// waits for the same end.
+    pub async fn shutdown(&self) {
+        let _ = self.shared.events.send(Event::Stop).await;
+        // Closed by the keeper when it is through.
+        let _ = self.shared.stopped.1.recv().await;
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({:?})", self.status())
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// The container's name.
+    pub fn container(&self) -> &str {
+        self.conversation.container()
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Starts an invocation. A runtime that died meanwhile gives one that has
+    /// ended already, as collateral.
+    pub async fn invoke(&self, invocation: Invocation) -> Result<Running, Failure> {
+        let mailbox = Arc::new(Mailbox::default());
+        let number = self.conversation.invoke(invocation, &mailbox).await?;
+        let conversation = Arc::clone(&self.conversation);
+        let hold = Arc::clone(&self.hold);
+        Ok(Running::new(mailbox, conversation, number, hold))
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    /// Containers held.
+    pub fn total(&self) -> u32 {
+        self.starting + self.stems + self.loading + self.idle + self.busy + self.going
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger<Handle>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the ledger, plans anew and does what follows from both.
+    pub(super) fn change(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Ledger<Handle>) -> Vec<Step<Handle>>,
+    ) {
+        let steps = {
+            let mut ledger = self.ledger();
+            let mut steps = change(&mut ledger);
+            steps.extend(ledger.plan(Instant::now()));
+            steps
+        };
+        // Outside the lock: dropping a turn that nobody takes changes the ledger again.
+        for step in steps {
+            self.perform(step);
+        }
+    }
+
+    pub(super) fn stopped(&self) {
+        self.stopped.0.close();
+    }
+
+    pub(super) fn stop_receiver(&self) -> channel::Receiver<()> {
+        self.stopped.1.clone()
+    }
+
+    fn perform(self: &Arc<Self>, step: Step<Handle>) {
+        match step {
+            Step::Start(number, network) => self.tell_keeper(Event::Start(number, network)),
+            Step::Destroy(number) => self.tell_keeper(Event::Destroy(number)),
+            Step::Lead(ticket) => self.give(ticket, Turn::Lead),
+            Step::Assign(ticket, number, handle, origin) => {
+                let loading = Loading {
+                    shared: Arc::clone(self),
+                    number,
+                    handle,
+                    touched: false,
+                    done: false,
+                };
+                self.give(ticket, Turn::Assign(loading, origin));
+            }
+            Step::Share(ticket, number, handle, origin) => {
+                let lease = self.lease(number, handle, origin);
+                self.give(ticket, Turn::Share(lease));
+            }
+            Step::Fail(ticket, failure) => self.give(ticket, Turn::Fail(failure)),
+        }
+    }
+
+    fn tell_keeper(&self, event: Event) {
+        // Unbounded, but each runtime gives a handful of events; closed only when all is over.
+        let _ = self.events.try_send(event);
+    }
+
+    fn give(&self, ticket: Ticket, turn: Turn) {
+        let sender = self.waiting().get(&ticket).cloned();
+        // A claim that is gone drops the turn, and the turn gives back what it holds.
+        if let Some(sender) = sender {
+            let _ = sender.try_send(turn);
+        }
+    }
+
+    fn claim<'a>(self: &'a Arc<Self>, identity: &'a Identity) -> Claimed<'a> {
+        let place = |ticket| {
+            // At most Lead, Assign and one end.
+            let (sender, turns) = channel::bounded(4);
+            self.waiting().insert(ticket, sender);
+            Place {
+                shared: self,
+                identity,
+                ticket,
+                turns,
+            }
+        };
+        // The place is made under the ledger's lock, or its turn could come before it is there.
+        let mut ledger = self.ledger();
+        match ledger.claim(identity, Instant::now()) {
+            Claim::Warm(number, handle) => Claimed::Lease(self.lease(number, handle, Origin::Warm)),
+            Claim::Refused(failure) => Claimed::Refused(failure),
+            Claim::Lead(ticket) => Claimed::Lead(place(ticket)),
+            Claim::Follow(ticket) => Claimed::Follow(place(ticket)),
+        }
+    }
+
+    fn lease(self: &Arc<Self>, number: Number, handle: Handle, origin: Origin) -> Lease {
+        Lease {
+            conversation: handle.conversation,
+            origin,
+            hold: Arc::new(Hold {
+                shared: Arc::clone(self),
+                number,
+            }),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Ticket, channel::Sender<Turn>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Place ===
+
+impl Place<'_> {
+    async fn follow(
+        self,
+        fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
+    ) -> Result<Lease, Failure> {
+        match self.turn().await? {
+            Turn::Lead => self.lead(fetch).await,
+            Turn::Share(lease) => Ok(lease),
+            Turn::Fail(failure) => Err(failure),
+            Turn::Assign(loading, origin) => self.load(loading, origin, fetch).await,
+        }
+    }
+
+    /// Fetches while a runtime is found or started.
+    async fn lead(
+        self,
+        fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
+    ) -> Result<Lease, Failure> {
+        if self.identity.bundle().is_none() {
+            let (loading, origin) = self.assignment().await?;
+            return loading.load(None, origin).await;
+        }
+        let fetched = fetch.fuse();
+        let assigned = self.assignment().fuse();
+        futures::pin_mut!(fetched, assigned);
+        // Whichever comes first is kept; a failure of either drops the other,
+        // whose guard gives back what it has.
+        let (bundle, (loading, origin)) = futures::try_join!(fetched, assigned)?;
+        loading.load(Some(bundle), origin).await
+    }
+
+    async fn load(
+        self,
+        loading: Loading,
+        origin: Origin,
+        fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
+    ) -> Result<Lease, Failure> {
+        let bundle = match self.identity.bundle() {
+            Some(_) => Some(fetch.await?),
+            None => None,
+        };
+        loading.load(bundle, origin).await
+    }
+
+    async fn assignment(&self) -> Result<(Loading, Origin), Failure> {
+        loop {
+            match self.turn().await? {
+                Turn::Assign(loading, origin) => return Ok((loading, origin)),
+                Turn::Fail(failure) => return Err(failure),
+                Turn::Lead | Turn::Share(_) => {}
+            }
+        }
+    }
+
+    async fn turn(&self) -> Result<Turn, Failure> {
+        self.turns
+            .recv()
+            .await
+            .map_err(|_| Failure::new(Cause::RuntimeUnavailable, "the worker is ending"))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.waiting().remove(&self.ticket);
+        self.turns.close();
+        // What came and was not taken gives itself back first.
+        while let Ok(turn) = self.turns.try_recv() {
+            drop(turn);
+        }
+        let (identity, ticket) = (self.identity, self.ticket);
+        self.shared
+            .change(|ledger| ledger.withdraw(identity, ticket));
+    }
+}
+
+// === impl Loading ===
+
+impl Loading {
+    async fn load(mut self, bundle: Option<Vec<u8>>, origin: Origin) -> Result<Lease, Failure> {
+        let path = match bundle {
+            Some(bundle) => {
+                directory::write_bundle(&self.handle.run_dir, bundle)
+                    .await
+                    .map_err(|error| Failure::new(Cause::RuntimeUnavailable, error.to_string()))?;
+                Some(format!("{RUN_DIR}/{BUNDLE_NAME}"))
+            }
+            None => None,
+        };
+        self.touched = true;
+        let loaded = timeout(LOAD_MAX, self.handle.conversation.load(path)).await;
+        let outcome = loaded.unwrap_or_else(|_| {
+            Err(Failure::new(
+                Cause::Timeout,
+                format!("the bundle did not load within {} s", LOAD_MAX.as_secs()),
+            ))
+        });
+        self.done = true;
+        let number = self.number;
+        match outcome {
+            Ok(()) => {
+                let lease = self.shared.lease(number, self.handle.clone(), origin);
+                self.shared
+                    .change(|ledger| ledger.loaded(number, Instant::now()));
+                Ok(lease)
+            }
+            Err(failure) => {
+                self.shared
+                    .change(|ledger| ledger.load_failed(number, &failure));
+                Err(failure)
+            }
+        }
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let (number, touched) = (self.number, self.touched);
+        self.shared.change(|ledger| {
+            if touched {
+                ledger.load_abandoned(number)
+            } else {
+                ledger.load_untouched(number)
+            }
+        });
+    }
+}
+
+// === impl Hold ===
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let number = self.number;
+        self.shared
+            .change(|ledger| ledger.released(number, Instant::now()));
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hold({})", self.number)
+    }
+}
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

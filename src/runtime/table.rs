@@ -1,0 +1,523 @@
+//! The open invocations of one runtime, and what a message or the time does to
+//! them. No socket and no clock: both are the caller's.
+//!
+//! ```text
+//! Running ──deadline, abort: Abort and Ping sent──▶ Ending ──Failed, Done──▶ ended
+//!    │                                                │ grace over
+//!    └────────────── Done, Failed ──▶ ended           ├─ Pong came: ended, runtime in doubt
+//!                                                     └─ no Pong: event loop blocked, runtime killed
+//! ```
+//!
+//! Everything a runtime says may be forged by the code in it. Whatever a
+//! harness would never send is a violation and ends the runtime.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::channel::oneshot;
+
+use sluice_proto::codec::RESULT_BYTES_MAX;
+use sluice_proto::harness::{Answer, CALLS_IN_FLIGHT_MAX, FromRuntime, ToRuntime};
+use sluice_proto::report::{Cause, ERROR_TEXT_BYTES_MAX, Failure, LOG_LINE_BYTES_MAX, Level};
+
+use crate::runtime::death::{Verdict, collateral};
+use crate::runtime::invocation::{Ended, Invocation, Mailbox, Said};
+
+/// How long an aborted invocation and a ping may take before the runtime is
+/// doubted. A Node process that yields answers within a millisecond; a second
+/// leaves room for a host that is out of CPU.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How many bytes of arguments the unanswered calls of one invocation may
+/// hold: what a worker must keep in memory for it.
+const CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The longest name of an SDK method, in bytes; ours are below 30.
+const METHOD_BYTES_MAX: usize = 128;
+
+/// What a log line costs beside its text, so that empty lines are not free.
+const LINE_BYTES_MIN: u64 = 16;
+
+/// How far over its log limit a harness may be before it is not ours: it
+/// counts the text alone and may count it a little differently.
+const LOG_SLACK_BYTES: u64 = 64 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    open: HashMap<u32, Entry>,
+    /// Ended by us while the runtime may still speak of them.
+    abandoned: HashSet<u32>,
+    next: u32,
+    loading: Option<oneshot::Sender<Result<(), Failure>>>,
+    pings: u32,
+    pongs: u32,
+    /// The socket has ended, and why is being found out.
+    dying: bool,
+    /// Set once the runtime is over: what an invocation that comes late is told.
+    over: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    mailbox: Arc<Mailbox>,
+    deadline: Instant,
+    phase: Phase,
+    /// Unanswered calls and the bytes of their arguments.
+    calls: HashMap<u32, usize>,
+    call_bytes: usize,
+    log_bytes: u64,
+    log_cost: u64,
+    log_bytes_max: u64,
+    log_bytes_dropped: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Ending { why: Why, since: Instant, ping: u32 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    TimedOut,
+    Aborted,
+}
+
+/// What the passing of time asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) frames: Vec<ToRuntime>,
+    /// No echo in time: the runtime must be killed.
+    pub(super) blocked: bool,
+    /// The runtime gets no new invocation.
+    pub(super) doubt: bool,
+}
+
+// === impl Table ===
+
+impl Table {
+    /// Notes a load; its answer comes through the receiver.
+    pub(super) fn load(&mut self) -> oneshot::Receiver<Result<(), Failure>> {
+        let (sender, receiver) = oneshot::channel();
+        match &self.over {
+            Some(failure) => drop(sender.send(Err(failure.clone()))),
+            None => self.loading = Some(sender),
+        }
+        receiver
+    }
+
+    /// Opens an invocation and gives its number, or ends it at once, as
+    /// collateral, if the runtime is over.
+    pub(super) fn open(
+        &mut self,
+        invocation: &Invocation,
+        mailbox: &Arc<Mailbox>,
+        now: Instant,
+    ) -> Option<u32> {
+        if self.dying || self.over.is_some() {
+            let gone = Failure::new(Cause::Crashed, "it ended before this invocation began");
+            let why = self.over.as_ref().unwrap_or(&gone);
+            mailbox.end(Ended::collateral(collateral(why)));
+            return None;
+        }
+        while self.open.contains_key(&self.next) || self.abandoned.contains(&self.next) {
+            self.next = self.next.wrapping_add(1);
+        }
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        let entry = Entry {
+            mailbox: Arc::clone(mailbox),
+            deadline: now + invocation.timeout,
+            phase: Phase::Running,
+            calls: HashMap::new(),
+            call_bytes: 0,
+            log_bytes: 0,
+            log_cost: 0,
+            log_bytes_max: u64::from(invocation.log_bytes_max),
+            log_bytes_dropped: 0,
+        };
+        self.open.insert(number, entry);
+        Some(number)
+    }
+
+    /// No invocation is opened any more; the open ones wait to hear why.
+    pub(super) fn dying(&mut self) {
+        self.dying = true;
+    }
+
+    /// Takes back an invocation that was never sent.
+    pub(super) fn forget(&mut self, invocation: u32) {
+        self.open.remove(&invocation);
+    }
+
+    /// Whether the answer is still waited for.
+    pub(super) fn answered(
+        &mut self,
+        invocation: u32,
+        call: u32,
+        answer: Answer,
+    ) -> Option<ToRuntime> {
+        let entry = self.open.get_mut(&invocation)?;
+        let bytes = entry.calls.remove(&call)?;
+        entry.call_bytes -= bytes;
+        Some(ToRuntime::Called {
+            invocation,
+            call,
+            answer,
+        })
+    }
+
+    /// Begins to end an invocation. A repeat changes nothing.
+    pub(super) fn abort(&mut self, invocation: u32, now: Instant) -> Due {
+        let mut due = Due::default();
+        let ping = self.pings.wrapping_add(1);
+        if let Some(entry) = self.open.get_mut(&invocation)
+            && entry.phase == Phase::Running
+        {
+            entry.end_soon(Why::Aborted, now, ping);
+            due.frames.push(ToRuntime::Abort { invocation });
+        }
+        self.ping(&mut due);
+        due
+    }
+
+    /// Applies one message. An error is a violation, in words.
+    pub(super) fn apply(&mut self, message: FromRuntime, now_us: u64) -> Result<(), String> {
+        match message {
+            FromRuntime::Hello { .. } => return Err("a second Hello".into()),
+            FromRuntime::Loaded => self.loaded(Ok(()))?,
+            FromRuntime::LoadFailed { failure } => self.loaded(Err(tidy(failure)))?,
+            FromRuntime::Done {
+                invocation,
+                log_bytes_dropped,
+                result,
+            } => return self.done(invocation, log_bytes_dropped, result),
+            FromRuntime::Failed {
+                invocation,
+                log_bytes_dropped,
+                failure,
+            } => return self.failed(invocation, log_bytes_dropped, failure),
+            FromRuntime::Call {
+                invocation,
+                call,
+                method,
+                args,
+            } => {
+                if let Some(entry) = self.entry(invocation)? {
+                    entry.call(call, method, args)?;
+                }
+            }
+            FromRuntime::Log {
+                invocation,
+                level,
+                text,
+            } => {
+                if let Some(entry) = self.entry(invocation)? {
+                    entry.log(level, text, now_us)?;
+                }
+            }
+            FromRuntime::Pong { number } => {
+                if number > self.pings || number <= self.pongs {
+                    return Err(format!("an echo of a ping {number} that was not sent"));
+                }
+                self.pongs = number;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is due at `now`. The deadlines of all open invocations are looked at.
+    pub(super) fn due(&mut self, now: Instant) -> Due {
+        let mut due = Due::default();
+        let ping = self.pings.wrapping_add(1);
+        let mut over = Vec::new();
+        for (&invocation, entry) in &mut self.open {
+            match entry.phase {
+                Phase::Running if now >= entry.deadline => {
+                    entry.end_soon(Why::TimedOut, now, ping);
+                    due.frames.push(ToRuntime::Abort { invocation });
+                }
+                Phase::Ending { since, ping, .. } if now >= since + GRACE => {
+                    due.blocked |= self.pongs < ping;
+                    over.push(invocation);
+                }
+                Phase::Running | Phase::Ending { .. } => {}
+            }
+        }
+        self.ping(&mut due);
+        if !due.blocked {
+            for invocation in over {
+                // It yields, and yet does not end what it was told to end.
+                due.doubt = true;
+                self.abandoned.insert(invocation);
+                if let Some(entry) = self.open.remove(&invocation) {
+                    entry.finish(None);
+                }
+            }
+        }
+        due
+    }
+
+    /// Ends everything because we end the runtime.
+    pub(super) fn condemn(&mut self, verdict: &Verdict, culprit: Option<u32>) {
+        let failure = verdict.failure();
+        // A message for one that has ended is not the fault of the one that is left.
+        let known = culprit.is_some_and(|number| number < self.next);
+        let alone = self.open.len() == 1 && !known;
+        for (invocation, entry) in std::mem::take(&mut self.open) {
+            let guilty = match verdict {
+                Verdict::EventLoopBlocked => entry.phase != Phase::Running,
+                Verdict::OutOfMemory { .. } | Verdict::Violation(_) => {
+                    alone || culprit == Some(invocation)
+                }
+            };
+            entry.perish(guilty, &failure);
+        }
+        self.close(failure);
+    }
+
+    /// Ends everything because the runtime died by itself.
+    pub(super) fn bury(&mut self, failure: Failure) {
+        let alone = self.open.len() == 1;
+        for (_, entry) in std::mem::take(&mut self.open) {
+            entry.perish(alone, &failure);
+        }
+        self.close(failure);
+    }
+
+    fn close(&mut self, failure: Failure) {
+        if let Some(loading) = self.loading.take() {
+            let _ = loading.send(Err(failure.clone()));
+        }
+        self.over.get_or_insert(failure);
+    }
+
+    /// Asks for an echo after what was aborted. Code that is told to end may
+    /// still run on, so its runtime gets nothing new.
+    fn ping(&mut self, due: &mut Due) {
+        if !due.frames.is_empty() {
+            self.pings = self.pings.wrapping_add(1);
+            due.frames.push(ToRuntime::Ping { number: self.pings });
+            due.doubt = true;
+        }
+    }
+
+    fn entry(&mut self, invocation: u32) -> Result<Option<&mut Entry>, String> {
+        if self.abandoned.contains(&invocation) {
+            return Ok(None);
+        }
+        match self.open.get_mut(&invocation) {
+            Some(entry) => Ok(Some(entry)),
+            None => Err(format!(
+                "a message for invocation {invocation}, which is not open"
+            )),
+        }
+    }
+
+    fn loaded(&mut self, outcome: Result<(), Failure>) -> Result<(), String> {
+        let loading = self.loading.take().ok_or("an answer to no Load")?;
+        let _ = loading.send(outcome);
+        Ok(())
+    }
+
+    fn done(&mut self, invocation: u32, dropped: u64, result: Vec<u8>) -> Result<(), String> {
+        if self.abandoned.remove(&invocation) {
+            return Ok(());
+        }
+        self.entry(invocation)?;
+        let result = if result.len() > RESULT_BYTES_MAX {
+            Err(Failure::new(
+                Cause::ResultTooLarge,
+                format!(
+                    "the result has {} bytes, the limit is {RESULT_BYTES_MAX}",
+                    result.len()
+                ),
+            ))
+        } else if is_json(&result) {
+            Ok(result)
+        } else {
+            return Err("a result that is not JSON".into());
+        };
+        self.finish(invocation, dropped, result);
+        Ok(())
+    }
+
+    fn failed(&mut self, invocation: u32, dropped: u64, failure: Failure) -> Result<(), String> {
+        if self.abandoned.remove(&invocation) {
+            return Ok(());
+        }
+        self.entry(invocation)?;
+        self.finish(invocation, dropped, Err(tidy(failure)));
+        Ok(())
+    }
+
+    fn finish(&mut self, invocation: u32, dropped: u64, result: Result<Vec<u8>, Failure>) {
+        if let Some(mut entry) = self.open.remove(&invocation) {
+            entry.log_bytes_dropped = entry.log_bytes_dropped.saturating_add(dropped);
+            entry.finish(Some(result));
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn end_soon(&mut self, why: Why, since: Instant, ping: u32) {
+        self.phase = Phase::Ending { why, since, ping };
+    }
+
+    fn call(&mut self, call: u32, method: String, args: Vec<u8>) -> Result<(), String> {
+        if self.phase != Phase::Running {
+            // It crossed the Abort; nobody answers it.
+            return Ok(());
+        }
+        if method.len() > METHOD_BYTES_MAX {
+            return Err(format!(
+                "an SDK method with a name of {} bytes",
+                method.len()
+            ));
+        }
+        if args.first() != Some(&b'[') || !is_json(&args) {
+            return Err(format!("arguments of {method} that are no JSON array"));
+        }
+        if self.calls.len() >= CALLS_IN_FLIGHT_MAX {
+            return Err(format!(
+                "more than {CALLS_IN_FLIGHT_MAX} unanswered SDK calls"
+            ));
+        }
+        self.call_bytes += args.len();
+        if self.call_bytes > CALL_BYTES_MAX {
+            return Err(format!(
+                "unanswered SDK calls with more than {CALL_BYTES_MAX} bytes of arguments"
+            ));
+        }
+        if self.calls.insert(call, args.len()).is_some() {
+            return Err(format!("a second SDK call with the number {call}"));
+        }
+        self.mailbox.put(Said::Call { call, method, args });
+        Ok(())
+    }
+
+    fn log(&mut self, level: Level, text: String, at_us: u64) -> Result<(), String> {
+        let bytes = text.len() as u64;
+        self.log_bytes += bytes;
+        if self.log_bytes > self.log_bytes_max + LOG_SLACK_BYTES {
+            return Err(format!(
+                "more than the {} bytes of log allowed",
+                self.log_bytes_max
+            ));
+        }
+        self.log_cost += bytes.max(LINE_BYTES_MIN);
+        if self.log_cost > self.log_bytes_max {
+            self.log_bytes_dropped += bytes;
+            return Ok(());
+        }
+        let text = cut(text, LOG_LINE_BYTES_MAX);
+        self.mailbox.put(Said::Log { at_us, level, text });
+        Ok(())
+    }
+
+    /// Ends it with what the runtime said, or with what we waited for in vain.
+    fn finish(self, said: Option<Result<Vec<u8>, Failure>>) {
+        let why = match self.phase {
+            Phase::Running => None,
+            Phase::Ending { why, .. } => Some(why),
+        };
+        let (result, aborted) = match (said, why) {
+            // A result that crossed the Abort is a result.
+            (Some(Ok(result)), _) => (Ok(result), false),
+            (Some(Err(failure)), None) => (Err(failure), false),
+            (_, Some(Why::TimedOut)) => (Err(timed_out()), false),
+            (Some(Err(failure)), Some(Why::Aborted)) => (Err(failure), true),
+            (None, _) => (Err(aborted_failure()), true),
+        };
+        self.mailbox.end(Ended {
+            result,
+            log_bytes_dropped: self.log_bytes_dropped,
+            collateral: false,
+            aborted,
+        });
+    }
+
+    fn perish(self, guilty: bool, failure: &Failure) {
+        let aborted = matches!(
+            self.phase,
+            Phase::Ending {
+                why: Why::Aborted,
+                ..
+            }
+        );
+        let ended = if guilty || aborted {
+            Ended::failed(failure.clone())
+        } else {
+            Ended::collateral(collateral(failure))
+        };
+        self.mailbox.end(Ended {
+            aborted,
+            log_bytes_dropped: self.log_bytes_dropped,
+            ..ended
+        });
+    }
+}
+
+fn timed_out() -> Failure {
+    Failure::new(
+        Cause::Timeout,
+        "the time allowed passed before the invocation ended",
+    )
+}
+
+fn aborted_failure() -> Failure {
+    Failure::new(Cause::Threw, "the invocation was aborted")
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
+/// Cuts what a failure says and keeps only causes that a harness may name: the
+/// others are facts about this side of the socket.
+fn tidy(failure: Failure) -> Failure {
+    let cause = match failure.cause {
+        cause @ (Cause::Syntax
+        | Cause::Threw
+        | Cause::ResultNotJson
+        | Cause::ResultTooLarge
+        | Cause::NoSuchHandler
+        | Cause::Unacceptable) => cause,
+        Cause::Timeout
+        | Cause::EventLoopBlocked
+        | Cause::OutOfMemory
+        | Cause::Crashed
+        | Cause::Collateral
+        | Cause::BundleUnavailable
+        | Cause::RuntimeUnavailable
+        | Cause::Expired
+        | Cause::Poison
+        | Cause::Lost => Cause::Threw,
+    };
+    Failure {
+        cause,
+        message: cut(failure.message, ERROR_TEXT_BYTES_MAX),
+        stack: failure.stack.map(|text| cut(text, ERROR_TEXT_BYTES_MAX)),
+        key: failure.key.map(|text| cut(text, ERROR_TEXT_BYTES_MAX)),
+    }
+}
+
+fn cut(mut text: String, bytes_max: usize) -> String {
+    const MARK: &str = " …";
+    if text.len() > bytes_max {
+        let mut end = bytes_max - MARK.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
