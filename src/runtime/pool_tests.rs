@@ -176,6 +176,26 @@ async fn a_leader_that_gives_up_hands_the_turn_to_the_next() {
 }
 
 #[async_std::test]
+async fn a_load_that_is_given_up_leaves_no_runtime_with_its_code() {
+    let house = House::start(4, 1).await;
+    house.until("a stem", |status| status.stems == 1).await;
+    let bundle = ready(Ok(b"never".to_vec()));
+    let identity = app("one");
+    let claim = house.pool.claim(&identity, bundle);
+    let given_up = async_std::future::timeout(Duration::from_millis(50), claim).await;
+    assert!(given_up.is_err(), "it never loads");
+    let stem = house.claim("two").await.expect("a runtime");
+    house
+        .until("it is gone", |status| {
+            status.loading == 0 && status.going == 0
+        })
+        .await;
+    assert_eq!(house.pool.status().busy, 1, "{:?}", house.pool);
+    drop(stem);
+    house.stop().await;
+}
+
+#[async_std::test]
 async fn a_bundle_that_does_not_load_fails_all_who_wait_and_drops_its_runtime() {
     let house = House::start(4, 0).await;
     let claims = futures::future::join_all((0..3).map(|_| house.claim("syntax"))).await;

@@ -128,6 +128,8 @@ impl Drop for Place<'_> {
 
 impl Loading {
     async fn load(mut self, bundle: Option<Vec<u8>>, origin: Origin) -> Result<Lease, Failure> {
+        // From here on somebody's code may be in its directory, even if this is dropped.
+        self.touched = true;
         let path = match bundle {
             Some(bundle) => {
                 directory::write_bundle(&self.handle.run_dir, bundle)
@@ -137,7 +139,6 @@ impl Loading {
             }
             None => None,
         };
-        self.touched = true;
         let loaded = timeout(LOAD_MAX, self.handle.conversation.load(path)).await;
         let outcome = loaded.unwrap_or_else(|_| {
             Err(Failure::new(
