@@ -121,6 +121,17 @@ async fn each_death_is_told_by_its_true_cause_and_harms_no_other() {
     let cases = [
         ("process.exit(3)", Cause::Crashed),
         ("process.abort()", Cause::Crashed),
+        // It lives on, but has cut the line to us.
+        (
+            "(() => {
+                const fs = process.getBuiltinModule('node:fs');
+                for (const fd of fs.readdirSync('/proc/self/fd')) {
+                    try { if (fs.readlinkSync('/proc/self/fd/' + fd).startsWith('socket')) fs.closeSync(Number(fd)) } catch {}
+                }
+                return new Promise(() => {});
+            })()",
+            Cause::Crashed,
+        ),
         ("new Promise(() => {})", Cause::Timeout),
         ("(() => { while (true) {} })()", Cause::EventLoopBlocked),
         (

@@ -217,6 +217,10 @@ impl Table {
     /// What is due at `now`. The deadlines of all open invocations are looked at.
     pub(super) fn due(&mut self, now: Instant) -> Due {
         let mut due = Due::default();
+        if self.dying {
+            // A dead process answers no ping, and is not blocked for it.
+            return due;
+        }
         let ping = self.pings.wrapping_add(1);
         let mut over = Vec::new();
         for (&invocation, entry) in &mut self.open {

@@ -238,3 +238,15 @@ fn a_crash_is_the_fault_of_the_one_that_was_alone_and_else_of_nobody_known() {
     table.bury(crash());
     assert!(both.iter().all(|opened| opened.ended().collateral));
 }
+
+#[test]
+fn a_dead_runtime_is_not_taken_for_a_blocked_one() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    let opened = open(&mut table, now);
+    table.due(now + TIMEOUT);
+    table.dying();
+    assert_eq!(table.due(now + 2 * TIMEOUT), Due::default());
+    table.bury(Failure::new(Cause::Crashed, "exit code 1"));
+    assert_eq!(opened.cause(), Cause::Crashed);
+}

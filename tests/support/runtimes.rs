@@ -84,6 +84,13 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let left = self.containers();
+        if !left.is_empty() {
+            // A failed test must not be in the way of the next.
+            let _ = Command::new("podman")
+                .args(["rm", "--force", "--time", "0"])
+                .args(&left)
+                .output();
+        }
         let _ = self.service.kill();
         let _ = self.service.wait();
         if !std::thread::panicking() {
