@@ -27,6 +27,9 @@ fn open(table: &mut Table, now: Instant) -> Opened {
     Opened { number, mailbox }
 }
 
+/// What a runtime says that no harness would.
+type Forge = fn(&Opened) -> Vec<FromRuntime>;
+
 impl Opened {
     fn said(&self) -> Option<Said> {
         match self.mailbox.poll(&mut Context::from_waker(Waker::noop())) {
@@ -151,7 +154,7 @@ fn a_result_that_crosses_the_abort_is_a_result() {
 #[test]
 fn what_no_harness_sends_is_a_violation() {
     let now = Instant::now();
-    let forgeries: [(&str, fn(&Opened) -> Vec<FromRuntime>); 8] = [
+    let forgeries: [(&str, Forge); 8] = [
         ("unknown invocation", |o| {
             vec![
                 Opened {
