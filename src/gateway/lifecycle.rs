@@ -311,13 +311,13 @@ mod tests {
             3 => Just(Event::Dispatched),
             2 => (0u32..4).prop_map(|dispatch| Event::Accepted { dispatch }),
             2 => (0u32..4).prop_map(|dispatch| Event::Unplaced { dispatch }),
-            attempts().prop_map(|attempt| Event::Seen { attempt }),
-            attempts().prop_map(|attempt| Event::Started { attempt }),
-            (attempts(), end).prop_map(|(attempt, end)| Event::Finished { attempt, end }),
-            Just(Event::CancelAsked),
-            Just(Event::Expired),
-            Just(Event::Lost),
-            Just(Event::CancelOverdue),
+            1 => attempts().prop_map(|attempt| Event::Seen { attempt }),
+            1 => attempts().prop_map(|attempt| Event::Started { attempt }),
+            1 => (attempts(), end).prop_map(|(attempt, end)| Event::Finished { attempt, end }),
+            1 => Just(Event::CancelAsked),
+            1 => Just(Event::Expired),
+            1 => Just(Event::Lost),
+            1 => Just(Event::CancelOverdue),
         ]
     }
 

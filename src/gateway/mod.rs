@@ -93,7 +93,7 @@ struct Built {
 /// Runs a gateway until `shutdown` says otherwise; answers with the exit code.
 pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> i32 {
     let drain = config.drain;
-    match serve(config, &shutdown, drain).await {
+    match serve(config, shutdown, drain).await {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "The gateway ends");
@@ -102,9 +102,9 @@ pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> i32 {
     }
 }
 
-async fn serve(config: GatewayConfig, shutdown: &Shutdown, grace: Duration) -> anyhow::Result<()> {
+async fn serve(config: GatewayConfig, shutdown: Shutdown, grace: Duration) -> anyhow::Result<()> {
     let tasks = Tasks::new("gateway", shutdown.clone());
-    let built = build(&config, shutdown, &tasks).await?;
+    let built = build(&config, shutdown.clone(), &tasks).await?;
     let Built {
         gateway,
         http,
@@ -141,11 +141,7 @@ async fn serve(config: GatewayConfig, shutdown: &Shutdown, grace: Duration) -> a
 }
 
 /// Opens the store, reads what is needed of it, and binds both listeners.
-async fn build(
-    config: &GatewayConfig,
-    shutdown: &Shutdown,
-    tasks: &Tasks,
-) -> anyhow::Result<Built> {
+async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> anyhow::Result<Built> {
     let dir = config.data_dir.join("gateway");
     private_dir(&dir)?;
     let lock = lock(&dir)?;
@@ -168,7 +164,7 @@ async fn build(
         line,
         bundles,
         tokens,
-        shutdown: shutdown.clone(),
+        shutdown,
         versions: Mutex::default(),
     });
     Ok(Built {
@@ -207,16 +203,26 @@ async fn tick(gateway: Arc<Gateway>) {
 
 async fn sweep(gateway: Arc<Gateway>) {
     while pause(&gateway, SWEEP).await {
-        let swept = gateway.store.sweep_jobs(RETENTION, now_us()).await;
-        match swept {
-            Ok(0) => {}
-            Ok(jobs) => tracing::info!(jobs, "Removed finished jobs that were kept long enough"),
-            Err(error) => tracing::warn!(%error, "Old jobs could not be removed"),
-        }
-        if let Err(error) = gateway.store.sweep_kv(now_ms()).await {
-            tracing::warn!(%error, "Expired keys could not be removed");
+        if let Err(error) = sweep_once(&gateway).await {
+            tracing::warn!(%error, "What is kept long enough could not be removed");
         }
     }
+}
+
+async fn sweep_once(gateway: &Gateway) -> Result<(), store::Error> {
+    let mut jobs = 0;
+    // A round is bounded, so that it does not hold the writer; a busy gateway needs several.
+    while let round @ 1.. = gateway.store.sweep_jobs(RETENTION, now_us()).await? {
+        jobs += round;
+        if gateway.is_draining() {
+            break;
+        }
+    }
+    if jobs > 0 {
+        tracing::info!(jobs, "Removed finished jobs that were kept long enough");
+    }
+    gateway.store.sweep_kv(now_ms()).await?;
+    Ok(())
 }
 
 /// Waits; false once the gateway drains.

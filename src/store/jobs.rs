@@ -1,15 +1,12 @@
-//! Jobs: their rows, how many writes become few statements, and how they are read.
-//!
-//! Owns the shape of a job at rest. What state may follow what is the gateway's lifecycle.
+//! Jobs: the shape of one at rest, and how they are read. How they are written
+//! is `gathered`'s. What state may follow what is the gateway's lifecycle.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
-use crate::store::bulk::{Bound, Statement};
-use crate::store::{Error, Store, int, uint};
+use crate::store::{Error, Store, uint};
 
 /// Most jobs in one answer of [`Store::jobs`].
 pub const LIST_MAX: u32 = 500;
@@ -129,49 +126,6 @@ pub struct Filter {
     pub limit: u32,
 }
 
-/// The writes of one transaction, one per job and table: a later progress of a
-/// job replaces an earlier one before either is written.
-#[derive(Default)]
-pub(super) struct Gathered {
-    created: Vec<(Arc<Spec>, Progress, Arc<Vec<u8>>)>,
-    created_at: HashMap<i64, usize>,
-    updated: HashMap<i64, Progress>,
-    ended: Vec<(i64, Ending)>,
-    lines: Vec<LogLine>,
-    bytes: usize,
-}
-
-const INSERT_JOB: Statement = Statement {
-    head: "INSERT INTO jobs (seq, id, pool, project, kind, high, identity, block, timeout_ms, \
-           expires_ms, created_us, state, dispatch, delivery, agent, worker, container, origin, \
-           dispatched_us, accepted_us, started_us, finished_us, cancel_reason, cancel_us)",
-    columns: 24,
-    tail: "",
-};
-const INSERT_PAYLOAD: Statement = Statement {
-    head: "INSERT INTO payloads (seq, payload)",
-    columns: 2,
-    tail: "",
-};
-const UPDATE_JOB: Statement = Statement {
-    head: "UPDATE jobs SET state = v.column2, dispatch = v.column3, delivery = v.column4, \
-           agent = v.column5, worker = v.column6, container = v.column7, origin = v.column8, \
-           dispatched_us = v.column9, accepted_us = v.column10, started_us = v.column11, \
-           finished_us = v.column12, cancel_reason = v.column13, cancel_us = v.column14 FROM (",
-    columns: 14,
-    tail: ") AS v WHERE jobs.seq = v.column1",
-};
-const INSERT_ENDING: Statement = Statement {
-    head: "INSERT OR REPLACE INTO endings (seq, outcome, hops, log_bytes_dropped, sdk_calls)",
-    columns: 5,
-    tail: "",
-};
-const INSERT_LINE: Statement = Statement {
-    head: "INSERT OR IGNORE INTO logs (job, dispatch, delivery, line, at_us, level, text)",
-    columns: 7,
-    tail: "",
-};
-
 const COLUMNS: &str = "j.seq, j.id, j.pool, j.project, j.kind, j.high, j.identity, j.block, \
      j.timeout_ms, j.expires_ms, j.created_us, j.state, j.dispatch, j.delivery, j.agent, \
      j.worker, j.container, j.origin, j.dispatched_us, j.accepted_us, j.started_us, \
@@ -235,127 +189,6 @@ impl Progress {
             cancel_us: None,
         }
     }
-}
-
-// === impl Gathered ===
-
-impl Gathered {
-    pub(super) fn add(&mut self, write: JobWrite) {
-        match write {
-            JobWrite::Create {
-                spec,
-                progress,
-                payload,
-            } => {
-                self.bytes += payload.len();
-                self.created_at.insert(spec.seq, self.created.len());
-                self.created.push((spec, progress, payload));
-            }
-            JobWrite::Update { seq, progress } => self.progress(seq, progress),
-            JobWrite::End {
-                seq,
-                progress,
-                ending,
-            } => {
-                self.bytes += ending.outcome.len();
-                self.progress(seq, progress);
-                self.ended.push((seq, ending));
-            }
-            JobWrite::Log(lines) => {
-                self.bytes += lines.iter().map(|line| line.text.len()).sum::<usize>();
-                self.lines.extend(lines);
-            }
-        }
-    }
-
-    fn progress(&mut self, seq: i64, progress: Progress) {
-        match self.created_at.get(&seq) {
-            Some(at) => self.created[*at].1 = progress,
-            None => drop(self.updated.insert(seq, progress)),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.created.is_empty()
-            && self.updated.is_empty()
-            && self.ended.is_empty()
-            && self.lines.is_empty()
-    }
-
-    pub(super) async fn write(&self, c: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        INSERT_JOB
-            .run(c, &self.created, |q, (spec, progress, _)| {
-                bind_progress(bind_spec(q, spec), progress)
-            })
-            .await?;
-        INSERT_PAYLOAD
-            .run(c, &self.created, |q, (spec, _, payload)| {
-                q.bind(spec.seq).bind(payload.clone())
-            })
-            .await?;
-        let updated: Vec<_> = self.updated.iter().collect();
-        UPDATE_JOB
-            .run(c, &updated, |q, (seq, progress)| {
-                bind_progress(q.bind(**seq), progress)
-            })
-            .await?;
-        INSERT_ENDING
-            .run(c, &self.ended, |q, (seq, ending)| {
-                q.bind(*seq)
-                    .bind(ending.outcome.clone())
-                    .bind(ending.hops.clone())
-                    .bind(int(ending.log_bytes_dropped))
-                    .bind(ending.sdk_calls)
-            })
-            .await?;
-        INSERT_LINE
-            .run(c, &self.lines, |q, line| {
-                q.bind(line.job)
-                    .bind(line.dispatch)
-                    .bind(line.delivery)
-                    .bind(line.line)
-                    .bind(int(line.at_us))
-                    .bind(line.level.clone())
-                    .bind(line.text.clone())
-            })
-            .await
-    }
-}
-
-fn bind_spec<'q>(query: Bound<'q>, spec: &Spec) -> Bound<'q> {
-    query
-        .bind(spec.seq)
-        .bind(spec.id.clone())
-        .bind(spec.pool.clone())
-        .bind(spec.project.clone())
-        .bind(spec.kind.clone())
-        .bind(spec.high)
-        .bind(spec.identity.clone())
-        .bind(spec.block.clone())
-        .bind(spec.timeout_ms)
-        .bind(spec.expires_ms.map(int))
-        .bind(int(spec.created_us))
-}
-
-fn bind_progress<'q>(query: Bound<'q>, progress: &Progress) -> Bound<'q> {
-    query
-        .bind(progress.state.as_str())
-        .bind(progress.dispatch)
-        .bind(progress.delivery)
-        .bind(progress.agent.clone())
-        .bind(progress.worker.clone())
-        .bind(progress.container.clone())
-        .bind(progress.origin)
-        .bind(progress.dispatched_us.map(int))
-        .bind(progress.accepted_us.map(int))
-        .bind(progress.started_us.map(int))
-        .bind(progress.finished_us.map(int))
-        .bind(progress.cancel_reason.clone())
-        .bind(progress.cancel_us.map(int))
 }
 
 fn read(row: &SqliteRow) -> Result<(Spec, Progress), sqlx::Error> {

@@ -15,6 +15,8 @@ use crate::store::{Error, int, uint};
 
 /// Pairs in one page of a list.
 pub const PAGE_PAIRS: usize = 100;
+/// Bytes of values in one page, after which it ends early; one value always fits.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// One pair to be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,13 +227,18 @@ async fn list(
         .bind(int(PAGE_PAIRS as u64 + 1))
         .fetch_all(c)
         .await?;
-    let mut pairs: Vec<Pair> = rows
-        .iter()
-        .map(|row| pair(row, now_ms))
-        .collect::<Result<_, _>>()?;
-    let next = (pairs.len() > PAGE_PAIRS)
-        .then(|| pairs.pop().map(|pair| pair.key))
-        .flatten();
+    let (mut pairs, mut bytes) = (Vec::new(), 0);
+    let mut next = None;
+    for row in &rows {
+        let value: Option<&str> = row.try_get(1)?;
+        bytes += value.map_or(0, str::len);
+        let full = pairs.len() == PAGE_PAIRS || bytes > PAGE_BYTES_MAX;
+        if full && !pairs.is_empty() {
+            next = Some(row.try_get(0)?);
+            break;
+        }
+        pairs.push(pair(row, now_ms)?);
+    }
     Ok(Answer::Page { pairs, next })
 }
 

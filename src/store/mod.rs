@@ -16,6 +16,7 @@ pub mod apps;
 mod bulk;
 pub mod calls;
 pub mod directory;
+mod gathered;
 pub mod jobs;
 pub mod kv;
 pub mod retention;
@@ -42,8 +43,9 @@ pub use crate::store::writer::Writer;
 const READERS_MAX: u32 = 4;
 /// How long a read waits for a free connection before it gives up.
 const READER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long SQLite waits for a lock; the gateway is alone with its file, so only a backup tool can hold it.
-const BUSY_MAX: Duration = Duration::from_secs(5);
+/// How long SQLite waits for a lock; the gateway is alone with its file, so only a backup tool can hold it,
+/// and what could not be written is tried again.
+const BUSY_MAX: Duration = Duration::from_secs(1);
 /// Pages in the write-ahead log before they are moved into the file: 16 MiB,
 /// so that a busy gateway does not do it every few commits.
 const CHECKPOINT_PAGES: &str = "4000";
@@ -110,8 +112,9 @@ impl Store {
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .pragma("cache_size", CACHE_KIB);
         let mut connection = connect(&options).await?;
+        // Not `run`, whose generic bound keeps the future from being `Send`.
         sqlx::migrate!("src/store/migrations")
-            .run(&mut connection)
+            .run_direct(None, &mut connection, false)
             .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
@@ -216,3 +219,6 @@ fn taken(error: sqlx::Error, sentence: impl FnOnce() -> String) -> Error {
         _ => Error::Sql(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

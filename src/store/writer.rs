@@ -17,7 +17,8 @@ use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::backoff::{Backoff, jitter};
-use crate::store::jobs::{Gathered, JobWrite, Progress};
+use crate::store::gathered::Gathered;
+use crate::store::jobs::{JobWrite, Progress};
 use crate::store::{Error, connect};
 
 /// Commands in one transaction: enough to share one flush among all that wait

@@ -290,3 +290,6 @@ pub struct Holder {
 fn failure(cause: sluice_proto::report::Cause, sentence: impl Into<String>) -> Failure {
     Failure::new(cause, sentence)
 }
+
+#[cfg(test)]
+mod tests;

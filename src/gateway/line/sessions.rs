@@ -193,7 +193,7 @@ impl Line {
                         continue;
                     };
                     live.progress.accepted_us = Some(now);
-                    live.progress.agent = Some(agent.clone());
+                    live.progress.agent.get_or_insert_with(|| agent.clone());
                     live.session = None;
                     // Nobody is promised that this is known: forgotten, the job is handed out
                     // once more and the older attempt is fenced. So it need not cost a commit.
@@ -280,7 +280,7 @@ impl Line {
     pub(super) fn hand_out(&self, inner: &mut Inner, pool: &str, plan: &mut Plan) {
         let now = now_us();
         while inner.pool(pool).has_ready() {
-            let rooms: Vec<Room> = inner.pool(pool).sessions.iter().map(Slot::room).collect();
+            let rooms = inner.rooms(pool);
             let Some(at) = choose(&rooms) else { return };
             let Some(id) = inner.pool(pool).pop() else {
                 return;
@@ -326,7 +326,7 @@ impl Line {
         waiting(&Backlog {
             revoked,
             sessions: sessions.len(),
-            room: sessions.iter().any(|slot| slot.room().left() > 0),
+            room: sessions.iter().any(|slot| slot.room(0).left() > 0),
             refusals: sessions
                 .iter()
                 .filter(|slot| slot.window == 0)
@@ -351,6 +351,20 @@ impl Line {
     /// Reports refused since the start, by reason.
     pub fn denied(&self) -> Value {
         json!(self.lock().denied)
+    }
+
+    /// Ends a job that cannot even be sent.
+    pub fn give_up(self: &Arc<Self>, id: &str, dispatch: u32, sentence: &str) {
+        let mut inner = self.lock();
+        let mut plan = Plan::default();
+        if matches!(
+            inner.apply(id, Event::Unplaced { dispatch }),
+            Some(Applied::Changed(_))
+        ) {
+            let failure = failure(Cause::Unacceptable, sentence);
+            self.fail(&mut inner, id, Event::Expired, failure, &mut plan);
+        }
+        self.commit_if_any(plan);
     }
 
     fn put_back(&self, inner: &mut Inner, session: &str, id: &str, plan: &mut Plan) {
@@ -400,6 +414,30 @@ impl Line {
     }
 }
 
+// === impl Inner ===
+
+impl Inner {
+    /// What each session of a pool could take, in their order.
+    fn rooms(&mut self, pool: &str) -> Vec<Room> {
+        let Some(line) = self.pools.get(pool) else {
+            return Vec::new();
+        };
+        // One session has nobody to be compared with.
+        let alone = line.sessions.len() == 1;
+        let held = |slot: &Slot| {
+            if alone {
+                0
+            } else {
+                self.held_by(pool, &slot.agent)
+            }
+        };
+        line.sessions
+            .iter()
+            .map(|slot| slot.room(held(slot)))
+            .collect()
+    }
+}
+
 // === impl PoolLine ===
 
 impl crate::gateway::line::state::PoolLine {
@@ -411,11 +449,11 @@ impl crate::gateway::line::state::PoolLine {
 // === impl Slot ===
 
 impl Slot {
-    pub(super) fn room(&self) -> Room {
+    fn room(&self, held: u64) -> Room {
         Room {
             window: self.window,
             unanswered: u32::try_from(self.unanswered.len()).unwrap_or(u32::MAX),
-            held: u64::from(self.status.in_flight) + self.status.queued,
+            held,
             workers: self.status.workers,
         }
     }

@@ -7,6 +7,9 @@
 //!
 //! Owns everything that knows trillium. Handlers get values and give values.
 
+pub mod body;
+mod patience;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +22,8 @@ use trillium::{Conn, Handler, KnownHeaderName, Swansong};
 use crate::gateway::auth::{Caller, JobCaller};
 use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
 use crate::gateway::error::ApiError;
+use crate::gateway::http::body::Budget;
+use crate::gateway::http::patience::Patience;
 use crate::gateway::{Gateway, agent_api, api};
 
 /// Requests at once; most of them wait for a job's end and cost some KiB each.
@@ -33,8 +38,6 @@ const BODY_BYTES_MAX: u64 = 64 * 1024;
 const JOB_BODY_BYTES_MAX: u64 = 5 * 1024 * 1024;
 /// The largest body of a version: code and UI as JSON strings, or an archive, in bytes.
 const VERSION_BODY_BYTES_MAX: u64 = 2 * ARCHIVE_BYTES_MAX as u64 + 1024 * 1024;
-/// How long a body may take to arrive.
-const BODY_MAX: Duration = Duration::from_secs(60);
 /// How long a client that was turned away should wait, in seconds.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -63,6 +66,7 @@ pub struct Server {
 struct Service {
     gateway: Arc<Gateway>,
     in_flight: AtomicUsize,
+    bodies: Budget,
 }
 
 struct Place<'a>(&'a AtomicUsize);
@@ -74,6 +78,7 @@ pub fn serve(gateway: Arc<Gateway>, listener: std::net::TcpListener) -> Server {
         .with_prebound_server(listener)
         .without_signals()
         .with_nodelay()
+        .with_acceptor(Patience)
         .with_max_connections(Some(CONNECTIONS_MAX))
         .with_http_config(
             trillium::HttpConfig::default()
@@ -84,6 +89,7 @@ pub fn serve(gateway: Arc<Gateway>, listener: std::net::TcpListener) -> Server {
     drop(config.spawn(Service {
         gateway,
         in_flight: AtomicUsize::new(0),
+        bodies: Budget::default(),
     }));
     Server { swansong }
 }
@@ -153,7 +159,7 @@ impl Service {
             }
             (_, ["api", "v1", rest @ ..]) => {
                 let caller = Caller::check(gateway, credential)?;
-                let body = body(conn, body_max(rest)).await?;
+                let body = self.bodies.read(conn, body_max(rest)).await?;
                 *read = true;
                 api::handle(gateway, &caller, head, rest, body).await
             }
@@ -164,7 +170,7 @@ impl Service {
             }
             ("POST", ["agent", "v1", "calls"]) => {
                 let caller = JobCaller::check(gateway, credential)?;
-                let body = body(conn, agent_api::CALL_BYTES_MAX).await?;
+                let body = self.bodies.read(conn, agent_api::CALL_BYTES_MAX).await?;
                 *read = true;
                 agent_api::call(gateway, &caller, &body).await
             }
@@ -178,36 +184,6 @@ fn body_max(path: &[&str]) -> u64 {
         ["jobs"] => JOB_BODY_BYTES_MAX,
         ["apps", _, "versions"] => VERSION_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
-    }
-}
-
-async fn body(conn: &mut Conn, bytes_max: u64) -> Result<Vec<u8>, ApiError> {
-    let too_large = || {
-        ApiError::new(
-            413,
-            format!("the body has more than {bytes_max} bytes, which is the limit here"),
-        )
-    };
-    let body = conn.request_body().with_max_len(bytes_max);
-    if body
-        .content_length()
-        .is_some_and(|length| length > bytes_max)
-    {
-        return Err(too_large());
-    }
-    match timeout(BODY_MAX, body.read_bytes()).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(trillium::Error::ReceivedBodyTooLong(_))) => Err(too_large()),
-        Ok(Err(trillium::Error::Io(error))) if error.to_string().contains("too long") => {
-            Err(too_large())
-        }
-        Ok(Err(error)) => Err(ApiError::bad(format!(
-            "the body could not be read: {error}"
-        ))),
-        Err(_) => Err(ApiError::new(
-            408,
-            format!("the body did not arrive within {} s", BODY_MAX.as_secs()),
-        )),
     }
 }
 
