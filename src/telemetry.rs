@@ -8,14 +8,18 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{LogFormat, TelemetryConfig};
 
-/// Crates that log an error which is then handed to their caller, who logs it
-/// once more, or for whom it is an answer.
-const QUIET: [&str; 1] = ["lapin"];
+/// The broker client's name in logs.
+const BROKER_CLIENT: &str = "lapin";
 
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: &TelemetryConfig) {
-    let filter =
-        EnvFilter::try_new(with_quiet(&config.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // It logs as errors what it also returns, and what is returned is logged where it is handled.
+    if !config.filter.contains(BROKER_CLIENT)
+        && let Ok(directive) = format!("{BROKER_CLIENT}=off").parse()
+    {
+        filter = filter.add_directive(directive);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)
@@ -26,14 +30,6 @@ pub fn start(config: &TelemetryConfig) {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-}
-
-/// The filter with [`QUIET`] crates muted, unless it names them itself.
-fn with_quiet(filter: &str) -> String {
-    let unnamed = QUIET.iter().filter(|name| !filter.contains(**name));
-    unnamed.fold(filter.to_owned(), |filter, name| {
-        format!("{filter},{name}=off")
-    })
 }
 
 /// Microseconds since the Unix epoch, now.
@@ -47,15 +43,4 @@ pub fn now_us() -> u64 {
 /// Milliseconds since the Unix epoch, now.
 pub fn now_ms() -> u64 {
     now_us() / 1_000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quiet_crate_is_heard_when_it_is_named() {
-        assert_eq!(with_quiet("info"), "info,lapin=off");
-        assert_eq!(with_quiet("info,lapin=debug"), "info,lapin=debug");
-    }
 }

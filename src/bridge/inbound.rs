@@ -19,12 +19,12 @@ use sluice_proto::job::Job;
 use crate::bridge::policy::End;
 use crate::bridge::state::Shared;
 use crate::telemetry::{now_ms, now_us};
-use crate::wire;
+use crate::{queue, wire};
 
 /// How long the gateway may be silent before the session counts as lost.
 const SILENCE_MAX: Duration = Duration::from_millis(SILENCE_MS_MAX);
 
-type Publishes = FuturesUnordered<BoxFuture<'static, (Taken, Result<(), String>)>>;
+type Publishes = FuturesUnordered<BoxFuture<'static, (Taken, Result<(), queue::Error>)>>;
 
 /// Reads frames until the session is over; `busy` counts publishes on their way.
 pub async fn run(
@@ -40,7 +40,10 @@ pub async fn run(
         let frame = select_biased! {
             (taken, outcome) = publishes.select_next_some() => {
                 busy.store(publishes.len(), Ordering::Relaxed);
-                shared.answer(taken, outcome);
+                if let Err(queue::Error::Refused(_)) = &outcome {
+                    shared.see_refusal();
+                }
+                shared.answer(taken, outcome.map_err(|error| format!("The agent: {error}.")));
                 continue;
             }
             frame = receiver.next().fuse() => frame,
@@ -106,7 +109,7 @@ fn dispatch(shared: &Shared, jobs: Vec<Job>, publishes: &mut Publishes) {
         publishes.push(
             async move {
                 let put = link.publish_job(&job, received_us).await;
-                (taken, put.map_err(|error| format!("The agent: {error}.")))
+                (taken, put)
             }
             .boxed(),
         );

@@ -206,17 +206,19 @@ impl Shared {
         self.frames.ring();
     }
 
-    /// A job is in the broker's custody, or is not.
+    /// A job is in the broker's custody, or is not and why.
     pub fn answer(&self, taken: Taken, outcome: Result<(), String>) {
         let mut answers = hold(&self.answers);
         match outcome {
             Ok(()) => answers.accepted.push(taken),
-            Err(reason) => {
-                hold(&self.broker).refused_ms = now_ms();
-                answers.rejected.push((taken, reason));
-            }
+            Err(reason) => answers.rejected.push((taken, reason)),
         }
         self.frames.ring();
+    }
+
+    /// The broker turned a job away for want of room.
+    pub fn see_refusal(&self) {
+        hold(&self.broker).refused_ms = now_ms();
     }
 
     pub fn take_answers(&self) -> Answers {

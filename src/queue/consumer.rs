@@ -39,7 +39,7 @@ const PRESENCES_MAX: i64 = 10_000;
 /// The deliveries of one consumer.
 pub struct Deliveries<T> {
     link: Link,
-    channel: Channel,
+    source: Arc<Source>,
     consumer: Consumer,
     feed: Feed,
     cancelled: bool,
@@ -82,6 +82,13 @@ pub struct Delivery<T> {
 
 struct Receipt {
     acker: Acker,
+    source: Arc<Source>,
+}
+
+/// Where deliveries come from. Each keeps its channel open until it is settled,
+/// also when nobody consumes any more.
+struct Source {
+    channel: Channel,
     health: Arc<Health>,
 }
 
@@ -165,7 +172,10 @@ impl Link {
         let consumer = health.within("starting to consume", consuming).await?;
         Ok(Deliveries {
             link: self.clone(),
-            channel,
+            source: Arc::new(Source {
+                channel,
+                health: self.inner.health.clone(),
+            }),
             consumer,
             feed,
             cancelled: false,
@@ -202,7 +212,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
                         bytes: raw.data.len(),
                         receipt: (self.feed != Feed::Signals).then(|| Receipt {
                             acker: raw.acker,
-                            health: self.link.inner.health.clone(),
+                            source: self.source.clone(),
                         }),
                     });
                 }
@@ -218,6 +228,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
         }
         let tag = self.consumer.tag();
         let cancelling = self
+            .source
             .channel
             .basic_cancel(tag, BasicCancelOptions::default());
         let health = &self.link.inner.health;
@@ -356,11 +367,11 @@ impl<T> Delivery<T> {
     /// Settles it: not its fault, back to its queue, near the front. Brokers
     /// before RabbitMQ 4.3 count this as a delivery all the same.
     pub async fn requeue(self) -> Result<(), Error> {
-        let Some(Receipt { acker, health }) = self.receipt else {
+        let Some(Receipt { acker, source }) = self.receipt else {
             return Ok(());
         };
         let settled = acker.nack(back_to_queue());
-        known(health.within("a requeue", settled).await?)
+        known(source.health.within("a requeue", settled).await?)
     }
 
     /// Takes the item out; what is left settles as before.
@@ -378,13 +389,13 @@ impl<T> Delivery<T> {
     }
 
     async fn settle(self, options: BasicAckOptions) -> Result<(), Error> {
-        let Some(Receipt { acker, health }) = self.receipt else {
+        let Some(Receipt { acker, source }) = self.receipt else {
             return Ok(());
         };
         // Written, not confirmed: AMQP confirms no acknowledgement. If it is
         // lost with the link the message comes again, and repeats are normal.
         let settled = acker.ack(options);
-        known(health.within("an acknowledgement", settled).await?)
+        known(source.health.within("an acknowledgement", settled).await?)
     }
 }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use async_std::future::timeout;
 use async_std::sync::Mutex;
-use async_tungstenite::tungstenite::error::CapacityError;
+use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error as WsError, Message};
@@ -121,6 +121,9 @@ impl From<WsError> for Error {
                 Self::TooLarge(format!("{size} bytes, over the limit of {max_size}"))
             }
             WsError::Capacity(other) => Self::TooLarge(other.to_string()),
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::Lost("it ended without a goodbye".into())
+            }
             WsError::Protocol(error) => Self::Malformed(error.to_string()),
             WsError::Utf8(error) => Self::Malformed(error),
             other => Self::Lost(other.to_string()),
