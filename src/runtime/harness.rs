@@ -218,8 +218,8 @@ impl Conversation {
     }
 
     pub(super) fn abort(&self, invocation: u32) {
-        let frames = self.table().abort(invocation, Instant::now());
-        self.send_all(&frames);
+        let due = self.table().abort(invocation, Instant::now());
+        self.act(due);
     }
 
     /// Ends invocations whose time is over.
@@ -230,6 +230,8 @@ impl Conversation {
 
     /// Ends every invocation because the runtime is to be killed, and says so to the keeper.
     pub(super) fn condemn(&self, verdict: Verdict, culprit: Option<u32>) {
+        // First, so that whoever hears of the end and claims again gets another.
+        (self.signals.doubt)();
         self.table().condemn(&verdict, culprit);
         self.close();
         (self.signals.over)(Some(verdict));
@@ -242,16 +244,14 @@ impl Conversation {
     }
 
     fn act(&self, due: Due) {
-        self.send_all(&due.frames);
         if due.blocked {
-            self.condemn(Verdict::EventLoopBlocked, None);
-        } else if due.doubt {
+            return self.condemn(Verdict::EventLoopBlocked, None);
+        }
+        if due.doubt {
+            // Before the Abort goes out, and so before its answer is heard.
             (self.signals.doubt)();
         }
-    }
-
-    fn send_all(&self, messages: &[ToRuntime]) {
-        for message in messages {
+        for message in &due.frames {
             self.send(message);
         }
     }
@@ -336,6 +336,8 @@ struct LastWord(Arc<Conversation>);
 
 impl Drop for LastWord {
     fn drop(&mut self) {
+        (self.0.signals.doubt)();
+        self.0.table().dying();
         (self.0.signals.over)(None);
     }
 }
@@ -386,11 +388,10 @@ fn take_frames(conversation: &Conversation, bytes: &[u8]) -> Result<usize, (Stri
         let message: FromRuntime = codec::decode(frame, HARNESS_MESSAGE_BYTES_MAX)
             .map_err(|error| (error.to_string(), None))?;
         let whose = subject(&message);
-        let due = conversation
+        conversation
             .table()
             .apply(message, now_us)
             .map_err(|violation| (violation, whose))?;
-        conversation.act(due);
         taken += 4 + length;
     }
     Ok(taken)

@@ -179,7 +179,7 @@ impl Mailbox {
         wake(inner);
     }
 
-    fn poll(&self, context: &mut Context<'_>) -> Poll<Said> {
+    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Said> {
         let mut inner = self.lock();
         if let Some(said) = inner.said.pop_front() {
             return Poll::Ready(said);

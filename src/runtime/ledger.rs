@@ -233,7 +233,9 @@ impl<T: Clone> Ledger<T> {
         slot.since = now;
         slot.last_used = now;
         slot.in_use = 1;
-        self.live.insert(identity.clone(), number);
+        if slot.closing == Closing::No {
+            self.live.insert(identity.clone(), number);
+        }
         let Some(want) = self.wants.remove(&identity) else {
             return Vec::new();
         };

@@ -499,3 +499,7 @@ impl std::fmt::Debug for Hold {
         write!(f, "Hold({})", self.number)
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -52,6 +52,8 @@ pub(super) struct Table {
     loading: Option<oneshot::Sender<Result<(), Failure>>>,
     pings: u32,
     pongs: u32,
+    /// The socket has ended, and why is being found out.
+    dying: bool,
     /// Set once the runtime is over: what an invocation that comes late is told.
     over: Option<Failure>,
 }
@@ -113,8 +115,10 @@ impl Table {
         mailbox: &Arc<Mailbox>,
         now: Instant,
     ) -> Option<u32> {
-        if let Some(failure) = &self.over {
-            mailbox.end(Ended::collateral(collateral(failure)));
+        if self.dying || self.over.is_some() {
+            let gone = Failure::new(Cause::Crashed, "it ended before this invocation began");
+            let why = self.over.as_ref().unwrap_or(&gone);
+            mailbox.end(Ended::collateral(collateral(why)));
             return None;
         }
         while self.open.contains_key(&self.next) || self.abandoned.contains(&self.next) {
@@ -135,6 +139,11 @@ impl Table {
         };
         self.open.insert(number, entry);
         Some(number)
+    }
+
+    /// No invocation is opened any more; the open ones wait to hear why.
+    pub(super) fn dying(&mut self) {
+        self.dying = true;
     }
 
     /// Takes back an invocation that was never sent.
@@ -160,23 +169,21 @@ impl Table {
     }
 
     /// Begins to end an invocation. A repeat changes nothing.
-    pub(super) fn abort(&mut self, invocation: u32, now: Instant) -> Vec<ToRuntime> {
+    pub(super) fn abort(&mut self, invocation: u32, now: Instant) -> Due {
+        let mut due = Due::default();
         let ping = self.pings.wrapping_add(1);
-        match self.open.get_mut(&invocation) {
-            Some(entry) if entry.phase == Phase::Running => {
-                entry.end_soon(Why::Aborted, now, ping);
-                self.pings = ping;
-                vec![
-                    ToRuntime::Abort { invocation },
-                    ToRuntime::Ping { number: ping },
-                ]
-            }
-            _ => Vec::new(),
+        if let Some(entry) = self.open.get_mut(&invocation)
+            && entry.phase == Phase::Running
+        {
+            entry.end_soon(Why::Aborted, now, ping);
+            due.frames.push(ToRuntime::Abort { invocation });
         }
+        self.ping(&mut due);
+        due
     }
 
     /// Applies one message. An error is a violation, in words.
-    pub(super) fn apply(&mut self, message: FromRuntime, now_us: u64) -> Result<Due, String> {
+    pub(super) fn apply(&mut self, message: FromRuntime, now_us: u64) -> Result<(), String> {
         match message {
             FromRuntime::Hello { .. } => return Err("a second Hello".into()),
             FromRuntime::Loaded => self.loaded(Ok(()))?,
@@ -217,7 +224,7 @@ impl Table {
                 self.pongs = number;
             }
         }
-        Ok(Due::default())
+        Ok(())
     }
 
     /// What is due at `now`. The deadlines of all open invocations are looked at.
@@ -238,10 +245,7 @@ impl Table {
                 Phase::Running | Phase::Ending { .. } => {}
             }
         }
-        if !due.frames.is_empty() {
-            self.pings = ping;
-            due.frames.push(ToRuntime::Ping { number: ping });
-        }
+        self.ping(&mut due);
         if !due.blocked {
             for invocation in over {
                 // It yields, and yet does not end what it was told to end.
@@ -258,7 +262,9 @@ impl Table {
     /// Ends everything because we end the runtime.
     pub(super) fn condemn(&mut self, verdict: &Verdict, culprit: Option<u32>) {
         let failure = verdict.failure();
-        let alone = self.open.len() == 1;
+        // A message for one that has ended is not the fault of the one that is left.
+        let known = culprit.is_some_and(|number| number < self.next);
+        let alone = self.open.len() == 1 && !known;
         for (invocation, entry) in std::mem::take(&mut self.open) {
             let guilty = match verdict {
                 Verdict::EventLoopBlocked => entry.phase != Phase::Running,
@@ -287,6 +293,16 @@ impl Table {
         self.over.get_or_insert(failure);
     }
 
+    /// Asks for an echo after what was aborted. Code that is told to end may
+    /// still run on, so its runtime gets nothing new.
+    fn ping(&mut self, due: &mut Due) {
+        if !due.frames.is_empty() {
+            self.pings = self.pings.wrapping_add(1);
+            due.frames.push(ToRuntime::Ping { number: self.pings });
+            due.doubt = true;
+        }
+    }
+
     fn entry(&mut self, invocation: u32) -> Result<Option<&mut Entry>, String> {
         if self.abandoned.contains(&invocation) {
             return Ok(None);
@@ -305,9 +321,9 @@ impl Table {
         Ok(())
     }
 
-    fn done(&mut self, invocation: u32, dropped: u64, result: Vec<u8>) -> Result<Due, String> {
+    fn done(&mut self, invocation: u32, dropped: u64, result: Vec<u8>) -> Result<(), String> {
         if self.abandoned.remove(&invocation) {
-            return Ok(Due::default());
+            return Ok(());
         }
         self.entry(invocation)?;
         let result = if result.len() > RESULT_BYTES_MAX {
@@ -323,28 +339,23 @@ impl Table {
         } else {
             return Err("a result that is not JSON".into());
         };
-        Ok(self.finish(invocation, dropped, result))
+        self.finish(invocation, dropped, result);
+        Ok(())
     }
 
-    fn failed(&mut self, invocation: u32, dropped: u64, failure: Failure) -> Result<Due, String> {
+    fn failed(&mut self, invocation: u32, dropped: u64, failure: Failure) -> Result<(), String> {
         if self.abandoned.remove(&invocation) {
-            return Ok(Due::default());
+            return Ok(());
         }
         self.entry(invocation)?;
-        Ok(self.finish(invocation, dropped, Err(tidy(failure))))
+        self.finish(invocation, dropped, Err(tidy(failure)));
+        Ok(())
     }
 
-    fn finish(&mut self, invocation: u32, dropped: u64, result: Result<Vec<u8>, Failure>) -> Due {
-        let Some(mut entry) = self.open.remove(&invocation) else {
-            return Due::default();
-        };
-        entry.log_bytes_dropped = entry.log_bytes_dropped.saturating_add(dropped);
-        // Code that was told to end may still run on, so its runtime is not used again.
-        let doubt = entry.phase != Phase::Running;
-        entry.finish(Some(result));
-        Due {
-            doubt,
-            ..Due::default()
+    fn finish(&mut self, invocation: u32, dropped: u64, result: Result<Vec<u8>, Failure>) {
+        if let Some(mut entry) = self.open.remove(&invocation) {
+            entry.log_bytes_dropped = entry.log_bytes_dropped.saturating_add(dropped);
+            entry.finish(Some(result));
         }
     }
 }
@@ -506,3 +517,7 @@ fn cut(mut text: String, bytes_max: usize) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -274,6 +274,9 @@ fn name_of(number: u32) -> String {
 }
 
 #[cfg(test)]
+mod runner_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
