@@ -1,11 +1,13 @@
 //! Pools on the fake engine: everything but containers is real.
 
 use std::future::{pending, ready};
+use std::time::Duration;
 
 use async_std::task::sleep;
 use sluice_proto::harness::Answer;
 use sluice_proto::ids::Digest;
 use sluice_proto::job::Kind;
+use sluice_proto::report::Cause;
 
 use super::*;
 use crate::config::RUNTIME_IMAGE_DEFAULT;

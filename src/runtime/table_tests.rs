@@ -1,7 +1,12 @@
+use std::task::{Context, Poll, Waker};
+
+use sluice_proto::harness::CALLS_IN_FLIGHT_MAX;
 use sluice_proto::job::Kind;
+use sluice_proto::report::{ERROR_TEXT_BYTES_MAX, Level};
 
 use super::*;
-use std::task::{Context, Poll, Waker};
+
+use crate::runtime::invocation::Said;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -68,13 +68,13 @@ test('a default that a handler changes is new for the next', () =>
 test('a handler that is not there is named with what is', () =>
   withApp(everything, async (runtime) => {
     const cases = [
-      ['event', { block: 'nobody', input: 'default' }, /no block `nobody`; its blocks: one, bare/],
+      ['event', { block: 'nobody', input: 'default' }, /no block `nobody`; there are: one, bare/],
       ['event', { block: 'constructor', input: 'default' }, /no block `constructor`/],
-      ['event', { block: 'one', input: 'other' }, /block `one` has no input `other`; its inputs: default/],
+      ['event', { block: 'one', input: 'other' }, /block `one` has no input `other`; there are: default/],
       ['event', { block: 'bare', input: 'quiet' }, /input `quiet` of block `bare` has no onEvent; handlers there are: none/],
       ['sync', { block: 'bare' }, /block `bare` has no onSync; handlers there are: none/],
-      ['schedule', { block: 'one', schedule: 'weekly' }, /no schedule `weekly`; its schedules: daily/],
-      ['suggest', { block: 'one', field: 'nothing' }, /no configuration field `nothing`; its fields: region, list/],
+      ['schedule', { block: 'one', schedule: 'weekly' }, /no schedule `weekly`; there are: daily/],
+      ['suggest', { block: 'one', field: 'nothing' }, /no configuration field `nothing`; there are: region, list/],
       ['http', { block: 'bare' }, /the HTTP endpoint of block `bare` has no onRequest/],
     ];
     for (const [kind, handler, message] of cases) {

@@ -51,9 +51,11 @@ test('a long line is cut, marked, and what is cut is counted', () =>
 
 test('what is over an invocation\'s limit is counted to the byte', () =>
   withFlow(async (runtime) => {
-    const { logs, dropped } = await runtime.evaluate('(() => { for (let n = 0; n < 100; n++) console.log("0123456789") })()', {}, { logBytesMax: 105 });
+    const { logs, dropped } = await runtime.evaluate('(() => { for (let n = 0; n < 100; n++) console.log("0123456789abcdefghij") })()', {}, { logBytesMax: 210 });
     assert.equal(logs.length, 10);
-    assert.equal(dropped, 900);
+    assert.equal(dropped, 1800);
+    const empty = await runtime.evaluate('(() => { for (let n = 0; n < 1e5; n++) console.log() })()', {}, { logBytesMax: 1600 });
+    assert.equal(empty.logs.length, 100);
     assert.equal((await runtime.evaluate('console.log("fresh")')).logs.length, 1);
   }));
 

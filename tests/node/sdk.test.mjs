@@ -100,6 +100,19 @@ test('arguments that JSON cannot carry, or too large, reject and are not sent', 
     assert.equal(calls.length, 0);
   }));
 
+test('unanswered calls may hold 64 MiB together, not more', () =>
+  withApp(appOf(`async () => {
+    const body = 'x'.repeat(4e6);
+    const all = await Promise.allSettled(Array.from({ length: 20 }, () => events.emit(body)));
+    await events.emit('afterwards');
+    return all.map((one) => one.reason?.message).filter(Boolean);
+  }`), async (runtime) => {
+    const { result, calls } = await runtime.event('one');
+    assert.equal(calls.length, 17);
+    assert.equal(result.length, 4);
+    assert.match(result[0], /more than 67108864 bytes .* await some of them first/);
+  }));
+
 test('the SDK cannot be changed by an app', () =>
   withApp(appOf(`() => [events, kv, kv.app, kv.block, http, timers, timers.block, timers.app, messaging, lifecycle, lifecycle.prompt, blocks, ui, ui.widget].every(Object.isFrozen)`), async (runtime) => {
     assert.equal((await runtime.event('one')).result, true);

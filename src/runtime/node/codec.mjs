@@ -6,7 +6,8 @@
 
 import {
   ArrayIsArray, BufferAlloc, BufferByteLength, BytesBuffer, BytesLength, BytesOffset, BytesSet, DataViewOf,
-  GetBigInt64, GetBigUint64, GetFloat32, GetFloat64, IsInteger, MapGet, MapSet, MapSize, ObjectKeys, SetBigInt64, SetBigUint64, SetFloat64, Utf8Slice, Utf8Write,
+  GetBigInt64, GetBigUint64, GetFloat32, GetFloat64, IsInteger, MapGet, MapSet, MapSize, ObjectKeys, SetBigInt64,
+  SetBigUint64, SetFloat64, Utf8Slice, Utf8Write,
   isUint8Array,
 } from './primordials.mjs';
 

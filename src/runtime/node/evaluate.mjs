@@ -9,14 +9,11 @@
 // base64 of 32 bytes, the answer the base64 of nonce, ciphertext and 16-byte
 // tag in this order, which is what Web Crypto's AES-GCM makes and takes too.
 
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
-import { Script } from 'node:vm';
-
 import { EXPRESSION_URL, Refusal, listed, messageOf } from './failure.mjs';
 import { toJson } from './invocations.mjs';
 import {
-  ArrayJoin, ArraySort, AsyncFunctionConstructor, FunctionConstructor, JSONStringify, MapDelete, MapFirstKey, MapGet, MapSet,
-  MapSize, ObjectHasOwn, ObjectKeys, RegExpExec, StringIncludes, StringIndexOf, StringSlice, apply,
+  ArrayJoin, ArraySort, AsyncFunctionConstructor, FunctionConstructor, JSONStringify, MapDelete, MapFirstKey, MapGet,
+  MapSet, MapSize, ObjectHasOwn, ObjectKeys, RegExpExec, StringIncludes, StringIndexOf, StringSlice, apply, builtin,
 } from './primordials.mjs';
 
 /** How many compiled expressions are kept, and their sources' size in UTF-16 units; the oldest used goes first. */
@@ -54,7 +51,7 @@ export function evaluate(payload, where) {
       const key = keys[at];
       where.key = key;
       const value = apply(compile(expressions[key], scope.names, key), undefined, scope.values);
-      if (value !== null && typeof value === 'object' && typeof value.then === 'function') return later(value, at, json);
+      if (isThenable(value)) return later(value, at, json);
       json += entry(key, value, json);
     }
     where.key = undefined;
@@ -68,7 +65,13 @@ export function evaluate(payload, where) {
   }
 }
 
-const entry = (key, value, before) => `${before === '' ? '' : ','}${JSONStringify(key)}:${toJson(value, `the value of \`${key}\``, key)}`;
+const isThenable = (value) => value !== null && typeof value === 'object' && typeof value.then === 'function';
+
+/** One member of the result's JSON. */
+function entry(key, value, before) {
+  const comma = before === '' ? '' : ',';
+  return `${comma}${JSONStringify(key)}:${toJson(value, `the value of \`${key}\``, key)}`;
+}
 
 // === Scope ===
 
@@ -114,8 +117,7 @@ function resolve(path, roots) {
     let name = StringSlice(path, at, end);
     if (walked === '' && (name === 'outputs' || name === 'signals' || name === 'secrets')) name = StringSlice(name, 0, -1);
     if (known === null || typeof known !== 'object' || !ObjectHasOwn(known, name)) {
-      const names = known !== null && typeof known === 'object' ? listed(ObjectKeys(known)) : 'none';
-      throw new ReferenceError(`ref("${path}"): ${walked === '' ? 'a reference begins' : `\`${walked}\` has no \`${name}\``}${walked === '' ? ' with signal, secret or output' : `; there are: ${names}`}`);
+      throw new ReferenceError(`ref("${path}"): ${missing(known, walked, name)}`);
     }
     value = known[name];
     known = value;
@@ -123,6 +125,12 @@ function resolve(path, roots) {
     at = end + 1;
   }
   return value;
+}
+
+function missing(known, walked, name) {
+  if (walked === '') return 'a reference begins with signal, secret or output';
+  const names = known !== null && typeof known === 'object' ? ObjectKeys(known) : [];
+  return `\`${walked}\` has no \`${name}\`; there are: ${listed(names)}`;
 }
 
 function keyBytes(key, name) {
@@ -134,6 +142,7 @@ function keyBytes(key, name) {
 function encrypt(key, text) {
   const secret = keyBytes(key, 'encrypt');
   if (typeof text !== 'string') throw new TypeError(`encrypt() takes text, not a ${typeof text}: use JSON.stringify`);
+  const { createCipheriv, randomBytes } = builtin('node:crypto');
   const nonce = randomBytes(NONCE_BYTES);
   const cipher = createCipheriv('aes-256-gcm', secret, nonce);
   const body = Buffer.concat([nonce, cipher.update(text, 'utf8'), cipher.final()]);
@@ -144,6 +153,7 @@ function decrypt(key, data) {
   const secret = keyBytes(key, 'decrypt');
   const bytes = typeof data === 'string' ? Buffer.from(data, 'base64') : Buffer.alloc(0);
   if (bytes.length < NONCE_BYTES + TAG_BYTES) throw new TypeError('decrypt() takes what encrypt() made');
+  const { createDecipheriv } = builtin('node:crypto');
   const end = bytes.length - TAG_BYTES;
   const decipher = createDecipheriv('aes-256-gcm', secret, bytes.subarray(0, NONCE_BYTES));
   decipher.setAuthTag(bytes.subarray(end));
@@ -186,7 +196,8 @@ function parse(source, parameters, key) {
     // Brackets refuse what only parses by closing our parenthesis: `1) ; evil(2`.
     new AsyncFunctionConstructor(parameters, `"use strict"; return [\n${source}\n]`);
     // Outside of an async function `await (x)` would parse, as a call.
-    return StringIncludes(source, 'await') ? new AsyncFunctionConstructor(parameters, body) : new FunctionConstructor(parameters, body);
+    const Kind = StringIncludes(source, 'await') ? AsyncFunctionConstructor : FunctionConstructor;
+    return new Kind(parameters, body);
   } catch (error) {
     throw new Refusal('syntax', `expression \`${key}\` does not parse: ${syntaxText(source, error)}`, key);
   }
@@ -195,6 +206,7 @@ function parse(source, parameters, key) {
 /** What is wrong and where: a script of the expression alone tells the line. */
 function syntaxText(source, error) {
   try {
+    const { Script } = builtin('node:vm');
     new Script(source, { __proto__: null, filename: EXPRESSION_URL });
   } catch (own) {
     const found = RegExpExec(/expression:(\d+)\n/, own.stack ?? '');

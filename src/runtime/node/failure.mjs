@@ -15,6 +15,7 @@ export const ERROR_TEXT_BYTES_MAX = 16 * 1024;
 export const EXPRESSION_URL = 'expression';
 export const EXPRESSION_LINES_BEFORE = 3;
 
+const SHALLOW = { __proto__: null, depth: 2 };
 const CUT = '… [cut]';
 const HARNESS_URL = new URL('./', import.meta.url).href;
 const RUN_URL = new URL('./run/', import.meta.url).href;
@@ -59,10 +60,11 @@ export function failureOf(error, cause, key) {
 /** One sentence about what was thrown. */
 export function messageOf(error) {
   try {
-    if (!isNativeError(error)) return `a value that is no Error was thrown: ${inspectText(error, { __proto__: null, depth: 2 })}`;
+    if (!isNativeError(error)) return `a value that is no Error was thrown: ${inspectText(error, SHALLOW)}`;
     const { name, message } = error;
     const text = typeof message === 'string' ? message : inspectText(message);
-    if (typeof name !== 'string' || name === 'Error' || name === '') return text === '' ? 'an Error without a message was thrown' : text;
+    const isPlain = typeof name !== 'string' || name === 'Error' || name === '';
+    if (isPlain) return text === '' ? 'an Error without a message was thrown' : text;
     return text === '' ? name : `${name}: ${text}`;
   } catch {
     return 'something was thrown that cannot be described';
@@ -74,7 +76,8 @@ export function stackOf(error) {
   try {
     if (!isNativeError(error)) return undefined;
     const { stack } = error;
-    return typeof stack === 'string' && stack !== '' ? trim(StringSlice(stack, 0, 4 * ERROR_TEXT_BYTES_MAX)) : undefined;
+    if (typeof stack !== 'string' || stack === '') return undefined;
+    return trim(StringSlice(stack, 0, 4 * ERROR_TEXT_BYTES_MAX));
   } catch {
     return undefined;
   }

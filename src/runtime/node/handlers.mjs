@@ -11,7 +11,7 @@ export function findHandler(app, kind, payload) {
   if (app === null) throw new Refusal('no_such_handler', 'this runtime holds no app');
   const which = payload.handler ?? {};
   const input = payload.input ?? {};
-  const block = which.block === undefined || which.block === null ? null : blockOf(app, which.block);
+  const block = (which.block ?? null) === null ? null : blockOf(app, which.block);
   const part = block ?? app;
   const name = block === null ? 'the app' : `block \`${which.block}\``;
   const found = locate(part, name, kind, which);
@@ -22,31 +22,31 @@ export function findHandler(app, kind, payload) {
 export const callHandler = ({ handler, owner, input }) => apply(handler, owner, [input]);
 
 function blockOf(app, key) {
-  return entry(app.blocks, key, (names) => `the app has no block \`${key}\`; its blocks: ${names}`);
+  return entry(app.blocks, key, 'block', 'the app');
 }
 
-/** An own entry of a record of definitions. */
-function entry(record, key, sentence) {
-  const known = record !== null && typeof record === 'object' ? record : {};
-  if (typeof key === 'string' && ObjectHasOwn(known, key) && known[key] !== null && typeof known[key] === 'object') return known[key];
-  throw new Refusal('no_such_handler', sentence(listed(ObjectKeys(known))));
+/** An own entry of a record of definitions: `what` it is, one of `whose`. */
+function entry(record, key, what, whose) {
+  const known = isObject(record) ? record : {};
+  if (typeof key === 'string' && ObjectHasOwn(known, key) && isObject(known[key])) return known[key];
+  const there = listed(ObjectKeys(known));
+  throw new Refusal('no_such_handler', `${whose} has no ${what} \`${key}\`; there are: ${there}`);
 }
 
 function locate(part, name, kind, which) {
   if (PLAIN[kind] !== undefined) return handlerOf(part, PLAIN[kind], name, part);
   if (kind === 'event') {
-    const input = entry(part.inputs, which.input, (names) => `${name} has no input \`${which.input}\`; its inputs: ${names}`);
+    const input = entry(part.inputs, which.input, 'input', name);
     return handlerOf(input, 'onEvent', `input \`${which.input}\` of ${name}`, part);
   }
   if (kind === 'http') return handlerOf(part.http ?? {}, 'onRequest', `the HTTP endpoint of ${name}`, part);
   if (kind === 'schedule') {
-    const schedule = entry(part.schedules, which.schedule, (names) => `${name} has no schedule \`${which.schedule}\`; its schedules: ${names}`);
+    const schedule = entry(part.schedules, which.schedule, 'schedule', name);
     return handlerOf(schedule, 'onTrigger', `schedule \`${which.schedule}\` of ${name}`, part);
   }
   if (kind === 'suggest') {
-    const holder = which.input === undefined || which.input === null ? part
-      : entry(part.inputs, which.input, (names) => `${name} has no input \`${which.input}\`; its inputs: ${names}`);
-    const field = entry(holder.config, which.field, (names) => `${name} has no configuration field \`${which.field}\`; its fields: ${names}`);
+    const holder = (which.input ?? null) === null ? part : entry(part.inputs, which.input, 'input', name);
+    const field = entry(holder.config, which.field, 'configuration field', name);
     return handlerOf(field, 'suggestValues', `field \`${which.field}\` of ${name}`, part);
   }
   throw new Refusal('unacceptable', `a harness of this version knows no jobs of kind \`${kind}\``);
@@ -58,14 +58,18 @@ function handlerOf(owner, key, name, part) {
   throw new Refusal('no_such_handler', `${name} has no ${key}; handlers there are: ${listed(handlersOf(part))}`);
 }
 
+const isObject = (value) => value !== null && typeof value === 'object';
+
 /** The handlers of an app or a block, by the names their authors gave them. */
 function handlersOf(part) {
-  let names = [];
-  const add = (name) => { names = names.concat(name); };
-  for (const key of ['onSync', 'onDrain', 'onTimer', 'onInternalMessage']) if (typeof part[key] === 'function') add(key);
-  if (typeof part.http?.onRequest === 'function') add('http.onRequest');
-  for (const key of Object.keys(part.inputs ?? {})) if (typeof part.inputs[key]?.onEvent === 'function') add(`inputs.${key}.onEvent`);
-  for (const key of Object.keys(part.schedules ?? {})) if (typeof part.schedules[key]?.onTrigger === 'function') add(`schedules.${key}.onTrigger`);
+  const names = [];
+  const add = (name, handler) => {
+    if (typeof handler === 'function') names.push(name);
+  };
+  for (const key of Object.values(PLAIN)) add(key, part[key]);
+  add('http.onRequest', part.http?.onRequest);
+  for (const key of Object.keys(part.inputs ?? {})) add(`inputs.${key}.onEvent`, part.inputs[key]?.onEvent);
+  for (const key of Object.keys(part.schedules ?? {})) add(`schedules.${key}.onTrigger`, part.schedules[key]?.onTrigger);
   return names;
 }
 
@@ -88,13 +92,14 @@ function complete(app, block, kind, which, input) {
 /** `values` with the default of each declared field that has no value. */
 function withDefaults(fields, values) {
   const filled = { ...values };
-  if (fields === null || typeof fields !== 'object') return filled;
+  if (!isObject(fields)) return filled;
   const keys = ObjectKeys(fields);
   for (let at = 0; at < keys.length; at++) {
     const key = keys[at];
     const preset = fields[key]?.default;
     // A copy each time: a handler may change what it was given.
-    if (preset !== undefined && (!ObjectHasOwn(filled, key) || filled[key] === undefined)) filled[key] = JSONParse(JSONStringify(preset));
+    const isMissing = !ObjectHasOwn(filled, key) || filled[key] === undefined;
+    if (preset !== undefined && isMissing) filled[key] = JSONParse(JSONStringify(preset));
   }
   return filled;
 }

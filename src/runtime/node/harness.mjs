@@ -21,6 +21,7 @@
 
 import './primordials.mjs';
 
+import { writeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { captureOutput } from './capture.mjs';
@@ -46,7 +47,14 @@ const socketPath = process.argv[2] ?? fileURLToPath(new URL('./run/harness.sock'
 process.argv.length = 2;
 
 const version = process.version;
-const complain = process.stderr.write.bind(process.stderr);
+/** Writes a line to the container's log, if it can be written. */
+const complain = (text) => {
+  try {
+    writeSync(2, `sluice harness: ${text}\n`);
+  } catch {
+    // Nobody is there to hear it.
+  }
+};
 /** `undefined` until loaded; `null` for a flow, which has no app. */
 let app;
 let exit = process.exit;
@@ -57,11 +65,11 @@ const wire = connect(socketPath, {
   },
   onMessage,
   onEnd(error) {
-    if (error !== undefined) complain(`sluice harness: ${messageOf(error)}\n`);
+    if (error !== undefined) complain(messageOf(error));
     exit(error === undefined ? EXIT_WORKER_GONE : EXIT_SOFTWARE);
   },
 });
-const invocations = createInvocations(wire, createStorage());
+const invocations = createInvocations(wire, createStorage(), complain);
 captureOutput(invocations);
 bindCalls(invocations.call);
 exit = guardProcess(wire, invocations).exit;

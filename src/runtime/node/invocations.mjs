@@ -20,18 +20,22 @@ import {
 
 /** Most SDK calls of one invocation that may be unanswered: CALLS_IN_FLIGHT_MAX of the contract. */
 const CALLS_IN_FLIGHT_MAX = 1000;
+/** The most that the arguments of those may hold together, in bytes: what the worker must keep for them. */
+const CALLS_IN_FLIGHT_BYTES_MAX = 64 * 1024 * 1024;
 /** The largest arguments of one SDK call, in bytes of JSON, so that its message stays below the wire's limit. */
 const ARGS_BYTES_MAX = 4 * 1024 * 1024;
 /** The largest result, in bytes of JSON: RESULT_BYTES_MAX of the contract. */
 const RESULT_BYTES_MAX = 4 * 1024 * 1024;
 /** The longest line of log, in bytes: LOG_LINE_BYTES_MAX of the contract. */
 const LOG_LINE_BYTES_MAX = 8 * 1024;
+/** What a line costs at least, in bytes, so that empty lines are not free. */
+const LOG_LINE_BYTES_MIN = 16;
 /** Log is dropped, and counted, while the worker has this much unread, in bytes. */
 const LOG_WAITING_BYTES_MAX = 4 * 1024 * 1024;
-/** Log that belongs to no open invocation: this much between two invocations, in bytes. */
-const STRAY_LOG_BYTES_MAX = 64 * 1024;
-/** The number under which the worker hears what belongs to no open invocation. */
-const NOBODY = 0;
+/** What is logged while the bundle is loaded is kept for the first invocation up to this, in UTF-16 units. */
+const EARLY_LOG_UNITS_MAX = 64 * 1024;
+/** What belongs to no open invocation goes to the container's log, this much in the process's life, in bytes. */
+const STRAY_LOG_BYTES_MAX = 256 * 1024;
 
 const noop = () => {};
 const NO_CALLS = new Map();
@@ -51,8 +55,8 @@ class Token {
   }
 }
 
-/** The open invocations of this process. `wire` sends, `storage` knows who is running. */
-export function createInvocations(wire, storage) {
+/** The open invocations. `wire` sends, `storage` knows who is running, `complain` writes a line for nobody. */
+export function createInvocations(wire, storage, complain) {
   const open = new Map();
   // What was logged while the bundle was loaded goes to the first invocation.
   let loading = true;
@@ -66,12 +70,11 @@ export function createInvocations(wire, storage) {
 
   function begin({ invocation, kind, log_bytes_max }) {
     const begun = {
-      __proto__: null, number: invocation, kind, token: null, calls: NO_CALLS, callsMade: 0, live: true, outcome: null,
+      __proto__: null, number: invocation, kind, token: null, calls: NO_CALLS, callsMade: 0, callBytes: 0, live: true, outcome: null,
       checking: false, logLeft: log_bytes_max, logDropped: 0, indent: '', info: '', error: '',
     };
     begun.token = new Token(begun);
     MapSet(open, invocation, begun);
-    strayLeft = STRAY_LOG_BYTES_MAX;
     if (early !== '') {
       const text = early;
       early = '';
@@ -97,8 +100,8 @@ export function createInvocations(wire, storage) {
   }
 
   const succeed = (invocation, json) => {
-    const problem = BufferByteLength(json) > RESULT_BYTES_MAX;
-    if (problem) fail(invocation, tooLarge(BufferByteLength(json)));
+    const bytes = BufferByteLength(json);
+    if (bytes > RESULT_BYTES_MAX) fail(invocation, tooLarge(bytes));
     else settle(invocation, { __proto__: null, json });
   };
 
@@ -159,26 +162,28 @@ export function createInvocations(wire, storage) {
   /** An SDK call of whoever is running. Answers a promise; never throws. */
   function call(method, args) {
     const invocation = current();
-    let refusal;
-    if (invocation === undefined) refusal = 'was called outside of an invocation, where it belongs to no block or app';
-    else if (!invocation.live) refusal = 'was called after its invocation had ended; await it, or what leads to it, in the handler';
-    else if (invocation.kind === 'evaluate' || invocation.kind === 'describe') refusal = `cannot be called while a runtime does ${invocation.kind}`;
-    else if (MapSize(invocation.calls) >= CALLS_IN_FLIGHT_MAX) refusal = `cannot be called now: ${CALLS_IN_FLIGHT_MAX} calls of this invocation are unanswered; await some of them first`;
+    const refusal = refusalOf(invocation);
     if (refusal !== undefined) {
       if (invocation === undefined || !invocation.live) log(undefined, 'warn', `${method} ${refusal}`);
-      return NativePromise.reject(new Error(`${method} ${refusal}`));
+      return rejected(new Error(`${method} ${refusal}`));
     }
     let json;
     try {
       json = utf8Bytes(JSONStringify(args));
     } catch (error) {
-      return NativePromise.reject(new TypeError(`${method} was given something that JSON cannot carry: ${messageOf(error)}`));
+      return rejected(new TypeError(`${method} was given something that JSON cannot carry: ${messageOf(error)}`));
     }
     if (json.length > ARGS_BYTES_MAX) {
-      return NativePromise.reject(new RangeError(`${method} was given ${json.length} bytes of JSON, over the limit of ${ARGS_BYTES_MAX}`));
+      const sizes = `${json.length} bytes of JSON, over the limit of ${ARGS_BYTES_MAX}`;
+      return rejected(new RangeError(`${method} was given ${sizes}`));
     }
+    if (invocation.callBytes + json.length > CALLS_IN_FLIGHT_BYTES_MAX) {
+      const sizes = `more than ${CALLS_IN_FLIGHT_BYTES_MAX} bytes in calls of this invocation are unanswered`;
+      return rejected(new Error(`${method} cannot be called now: ${sizes}; await some of them first`));
+    }
+    invocation.callBytes += json.length;
     const number = ++invocation.callsMade;
-    const pending = { __proto__: null, promise: null, resolve: null, reject: null };
+    const pending = { __proto__: null, bytes: json.length, promise: null, resolve: null, reject: null };
     pending.promise = new NativePromise((resolve, reject) => {
       pending.resolve = resolve;
       pending.reject = reject;
@@ -195,6 +200,7 @@ export function createInvocations(wire, storage) {
     const pending = invocation === undefined ? undefined : MapGet(invocation.calls, callNumber);
     if (pending === undefined) return;
     MapDelete(invocation.calls, callNumber);
+    invocation.callBytes -= pending.bytes;
     let error;
     if (answer.value !== undefined) {
       const { json } = answer.value;
@@ -217,27 +223,27 @@ export function createInvocations(wire, storage) {
     const bytes = BufferByteLength(text);
     if (invocation === undefined || !invocation.live) {
       if (loading) {
-        if (early.length + text.length < STRAY_LOG_BYTES_MAX) early += (early === '' ? '' : '\n') + text;
+        if (early.length + text.length < EARLY_LOG_UNITS_MAX) early += (early === '' ? '' : '\n') + text;
         return;
       }
       if (bytes > strayLeft) return;
       strayLeft -= bytes;
-      wire.send({ log: { invocation: NOBODY, level, text: clip(text, LOG_LINE_BYTES_MAX) } });
+      complain(`${level}: ${clip(text, LOG_LINE_BYTES_MAX)}`);
       return;
     }
     if (invocation.logLeft <= 0 || wire.waiting() > LOG_WAITING_BYTES_MAX) {
       invocation.logDropped += bytes;
       return;
     }
-    let line = clip(text, LOG_LINE_BYTES_MAX);
-    let kept = line === text ? bytes : BufferByteLength(line);
+    const line = clip(text, LOG_LINE_BYTES_MAX);
+    const kept = line === text ? bytes : BufferByteLength(line);
     if (kept > invocation.logLeft) {
       invocation.logLeft = 0;
       invocation.logDropped += bytes;
       return;
     }
     if (kept < bytes) invocation.logDropped += bytes - kept;
-    invocation.logLeft -= kept;
+    invocation.logLeft -= kept < LOG_LINE_BYTES_MIN ? LOG_LINE_BYTES_MIN : kept;
     wire.send({ log: { invocation: invocation.number, level, text: line } });
   }
 
@@ -292,6 +298,18 @@ export function createInvocations(wire, storage) {
     __proto__: null, begin, run, current, succeed, fail, abort, call, called, log, logIsFull, countDropped, output,
     loaded, stray, has: (number) => MapHas(open, number),
   };
+}
+
+const rejected = (error) => new NativePromise((_, reject) => reject(error));
+
+/** Why an SDK call cannot be made, if so. */
+function refusalOf(invocation) {
+  if (invocation === undefined) return 'was called outside of an invocation, where it belongs to no block or app';
+  if (!invocation.live) return 'was called after its invocation had ended; await it, or what leads to it, in the handler';
+  const { kind, calls } = invocation;
+  if (kind === 'evaluate' || kind === 'describe') return `cannot be called while a runtime does ${kind}`;
+  if (MapSize(calls) < CALLS_IN_FLIGHT_MAX) return undefined;
+  return `cannot be called now: ${CALLS_IN_FLIGHT_MAX} calls of this invocation are unanswered; await some of them first`;
 }
 
 function tooLarge(bytes) {

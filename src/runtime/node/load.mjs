@@ -1,11 +1,10 @@
 // Loads an app's bundle and says in one sentence what is wrong with it.
 
-import { execFile } from 'node:child_process';
 import fs from 'node:fs';
 import { pathToFileURL } from 'node:url';
 
 import { Refusal, messageOf } from './failure.mjs';
-import { RegExpExec, settled } from './primordials.mjs';
+import { RegExpExec, builtin, settled } from './primordials.mjs';
 
 /** How `node --check` says where: file and line, the line, a caret below. */
 const position = /\.m?js:(\d+)\n[^\n]*\n(?:([ \t]*)\^)?/;
@@ -24,6 +23,7 @@ export function loadApp(path, done, failed) {
   settled(loaded, done, (error) => {
     if (!(error instanceof SyntaxError)) return failed(explained(error));
     // The error of an import does not say where in the bundle it is; Node's own check does.
+    const { execFile } = builtin('node:child_process');
     execFile(execPath, ['--check', path], { timeout: CHECK_MS_MAX, env: {} }, (_, __, stderr) => {
       failed(new Refusal('syntax', `the bundle does not parse: ${messageOf(error)}${place(stderr)}`));
     });
@@ -36,7 +36,7 @@ function appOf(module) {
     throw new Refusal('no_such_handler', 'the bundle exports no app: export it as `app`, or as the default');
   }
   if (typeof app !== 'object' || typeof (app.blocks ?? {}) !== 'object') {
-    throw new Refusal('no_such_handler', 'what the bundle exports as its app is not one: give defineApp an object with blocks');
+    throw new Refusal('no_such_handler', 'what the bundle exports as its app is none: give defineApp an object');
   }
   return app;
 }
@@ -45,7 +45,8 @@ function appOf(module) {
 function explained(error) {
   const code = error?.code;
   if (code === 'ERR_MODULE_NOT_FOUND' || code === 'ERR_PACKAGE_PATH_NOT_EXPORTED') {
-    return new Refusal('threw', `the bundle imports something that is not there; only @slflows/sdk/v1 and Node's own modules are: ${messageOf(error)}`);
+    const what = 'the bundle imports something that is not there; only @slflows/sdk/v1 and Node\'s own modules are';
+    return new Refusal('threw', `${what}: ${messageOf(error)}`);
   }
   return error;
 }

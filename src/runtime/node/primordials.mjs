@@ -13,12 +13,16 @@
 // breaks these breaks its runtime, which is retired then.
 
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
+import { createRequire } from 'node:module';
 import { format, inspect, types } from 'node:util';
 
 /** `uncurry(Map.prototype.get)(map, key)`; the bound function needs nothing of Function.prototype later. */
 const uncurry = Function.prototype.bind.bind(Function.prototype.call);
 const getter = (prototype, name) => uncurry(Object.getOwnPropertyDescriptor(prototype, name).get);
 const TypedArray = Object.getPrototypeOf(Uint8Array.prototype);
+
+/** A module of Node's that most runtimes never need, loaded when one does: each costs memory in all of them. */
+export const builtin = process.getBuiltinModule?.bind(process) ?? createRequire(import.meta.url);
 
 export const apply = Reflect.apply;
 

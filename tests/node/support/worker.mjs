@@ -36,9 +36,7 @@ export class Runtime {
   #open = new Map();
   #next = 1;
 
-  messages = [];
-  /** Log lines that belong to no open invocation. */
-  stray = [];
+  /** What the container's log would hold. */
   stderr = '';
 
   /** Starts a harness and waits for its hello. `answer(method, args, invocation)` answers SDK calls: a value, or an Error. */
@@ -125,6 +123,15 @@ export class Runtime {
     return invocation;
   }
 
+  /** Waits until the container's log says so. */
+  async complaint(words) {
+    const until = performance.now() + ANSWER_MS_MAX;
+    while (!words.test(this.stderr)) {
+      if (performance.now() > until) throw new Error(`the container's log does not say ${words}: ${this.stderr}`);
+      await new Promise((next) => setTimeout(next, 5));
+    }
+  }
+
   /** Runs an invocation to its end: `{ result } or { failure }`, with `logs`, `calls`, `dropped`. */
   async invoke(kind, payload, options) {
     const invocation = this.begin(kind, payload, options);
@@ -176,8 +183,8 @@ export class Runtime {
     const open = this.#open.get(body.invocation);
     open?.invocation.order.push(name);
     if (name === 'log') {
-      if (open === undefined) this.stray.push(body);
-      else open.invocation.logs.push({ level: body.level, text: body.text });
+      if (open === undefined) throw new Error(`log for an invocation that is not open: ${body.text}`);
+      open.invocation.logs.push({ level: body.level, text: body.text });
     } else if (name === 'call') this.#call(body, open?.invocation);
     else if (name === 'done' || name === 'failed') {
       this.#open.delete(body.invocation);
