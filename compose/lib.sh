@@ -30,6 +30,9 @@ else
   SUDO=(sudo)
 fi
 
+# One place for what is built, whatever the caller's shell is set to.
+export CARGO_TARGET_DIR=$REPOSITORY/target
+
 # A shell without a login does not have rustup's directory.
 command -v cargo >/dev/null || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 
