@@ -393,3 +393,13 @@ fn an_export_is_readable_and_the_same_again() {
         Definition::default()
     );
 }
+
+#[test]
+fn the_example_of_the_documentation_is_read() {
+    let page = include_str!("../../../../docs/flows.md");
+    let (_, rest) = page.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let flow = parse(example);
+    assert_eq!(flow.blocks.len(), 2);
+    assert_eq!(parse(&export(&flow)), flow);
+}
