@@ -276,7 +276,7 @@ impl Check<'_> {
     }
 
     fn link(&mut self, block: &Block, of: &str, link: &super::Link) {
-        let why = if self.definition.block(&link.block).is_none() {
+        let why = if !self.graph.contains(&link.block) {
             format!("links to block `{}`, which does not exist", link.block)
         } else {
             match self.schemas.get(&link.block) {
@@ -319,15 +319,17 @@ impl Check<'_> {
     }
 
     fn cycles(&mut self) {
-        let endless = self.graph.endless_cycle(|name| {
-            match self.definition.block(name).map(|block| &block.kind) {
-                Some(Kind::Core(Core::Condition)) | None => Passing::Decides,
-                Some(Kind::Core(_)) => Passing::Always,
-                Some(Kind::App { .. }) => match self.schemas.get(name) {
-                    Some(schema) => Passing::Schema(schema),
-                    None => Passing::Decides,
-                },
-            }
+        let blocks = self.definition.blocks.iter();
+        let kinds = blocks.map(|block| (block.name.as_str(), &block.kind));
+        let kinds = kinds.collect::<BTreeMap<_, _>>();
+        let endless = self.graph.endless_cycle(|name| match kinds.get(name) {
+            // An answer to a request leads to nothing.
+            Some(Kind::Core(Core::Condition | Core::HttpEndpoint)) | None => Passing::Decides,
+            Some(Kind::Core(_)) => Passing::Always,
+            Some(Kind::App { .. }) => match self.schemas.get(name) {
+                Some(schema) => Passing::Schema(schema),
+                None => Passing::Decides,
+            },
         });
         if let Some(cycle) = endless {
             let why = format!(

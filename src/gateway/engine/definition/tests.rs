@@ -267,10 +267,12 @@ fn limits_hold_against_hostile_documents() {
         laughs.push_str(&format!("a{level}: &a{level} [{items}]\n"));
     }
     assert!(faults(&laughs).contains("values, aliases included"));
+    let text = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), "*a, ".repeat(100));
+    assert!(faults(&text).contains("bytes of text, aliases included"));
     let many = (0..=super::BLOCKS_MAX)
         .map(|number| format!("- {{name: B{number}, type: {{coreBlock: sleep}}}}\n"));
     let many = format!("blocks:\n{}", many.collect::<String>());
-    assert!(faults(&many).contains("5001 blocks, more than 5000"));
+    assert!(faults(&many).contains("2001 blocks, more than 2000"));
     let source = format!(
         "blocks: [{{name: A, type: {{coreBlock: sleep}}, config: {{f: !expr \"{}\"}}}}]",
         "1+".repeat(200_000)

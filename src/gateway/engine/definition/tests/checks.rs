@@ -178,6 +178,13 @@ fn a_cycle_without_a_way_out_is_refused_and_one_with_a_way_out_is_not() {
         + "  - {name: Check, type: {coreBlock: condition}, inputs: {default: {links: [{block: A, output: default}], config: {condition: !expr outputs.a.ready}}}}\n";
     assert!(checked(&poll).is_ok());
 
+    let endpoint = sleep("A", "Hook", "default")
+        + "  - {name: Hook, type: {coreBlock: httpEndpoint}, inputs: {respond: {links: [{block: A, output: default}]}}}\n";
+    assert!(
+        checked(&endpoint).is_ok(),
+        "an endpoint answers what it has emitted"
+    );
+
     let tool = sleep("A", "Tool", "onCall")
         + &format!(
             "  - {{name: Tool, {TOOL}, config: {{schema: x}}, inputs: {{result: {{links: [{{block: A, output: default}}]}}}}}}\n"
