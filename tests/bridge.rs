@@ -610,6 +610,8 @@ fn presence(refusing: Option<&str>) -> Presence {
         runtimes: 0,
         refusing: refusing.map(str::to_owned),
         at_us: now_us(),
+        link: 0,
+        holds: None,
     }
 }
 

@@ -40,6 +40,9 @@ pub mod header {
     pub const CAUSE: &str = "x-sluice-cause";
     /// On dead letters: one sentence.
     pub const REASON: &str = "x-sluice-reason";
+    /// In the log of dead letters, on a note of what became of one: who did it.
+    /// Such a note has no body, and its `type` is `dropped` or `replayed`.
+    pub const BY: &str = "x-sluice-by";
     pub const TRACEPARENT: &str = "traceparent";
     /// Set by quorum queues: how often the message was returned to the queue
     /// (before RabbitMQ 4.3), or how many deliveries of it failed (from then on).
@@ -200,9 +203,8 @@ pub const HELD_JOBS_MAX: usize = 2_000;
 pub const HELD_LINE_BYTES_MAX: usize = 200;
 
 /// Upper borders of a [`Tally`]'s buckets, in milliseconds; one more bucket is for what took longer.
-pub const TALLY_BUCKETS_MS: [u64; 12] = [
-    1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000, 30_000, 300_000,
-];
+pub const TALLY_BUCKETS_MS: [u64; 12] =
+    [1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000, 30_000, 300_000];
 
 /// How often a worker says how it is, in milliseconds.
 pub const PRESENCE_MS: u64 = 1_000;

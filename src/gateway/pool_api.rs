@@ -207,9 +207,7 @@ async fn replay(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Rep
         return Err(ApiError::later(503, sentence, 2));
     }
     tracing::info!(job.id = %created.id, original = id, by = %caller.key, "A job is replayed");
-    Ok(Reply::created(
-        &json!({"id": created.id, "replay_of": id}),
-    ))
+    Ok(Reply::created(&json!({"id": created.id, "replay_of": id})))
 }
 
 async fn stored(

@@ -53,7 +53,10 @@ impl ApiError {
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         Self {
             cause: Some(cause.to_string()),
-            ..Self::new(500, "this could not be done, and it is a fault of ours; the log says why")
+            ..Self::new(
+                500,
+                "this could not be done, and it is a fault of ours; the log says why",
+            )
         }
     }
 }

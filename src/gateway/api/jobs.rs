@@ -255,7 +255,11 @@ fn wait(head: &Head) -> Result<Option<Duration>, ApiError> {
     Ok(wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_S_MAX))))
 }
 
-pub(in crate::gateway) async fn find(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Found, ApiError> {
+pub(in crate::gateway) async fn find(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    id: &str,
+) -> Result<Found, ApiError> {
     if let Some((spec, progress, _)) = gateway.line.look(id) {
         caller.job(&spec)?;
         let waiting = (progress.state == State::Queued).then(|| {

@@ -114,7 +114,10 @@ mod tests {
         events.note(&spec("q", "b"), State::Queued, Attempt::default());
         let seen = events.view("p", start);
         assert_eq!(seen["events"].as_array().map(Vec::len), Some(1), "{seen}");
-        assert_eq!((seen["events"][0]["job"].as_str(), &seen["missed"]), (Some("a"), &json!(0)));
+        assert_eq!(
+            (seen["events"][0]["job"].as_str(), &seen["missed"]),
+            (Some("a"), &json!(0))
+        );
         let next = seen["next"].as_u64();
         assert_eq!(events.view("p", next)["events"], json!([]));
         for _ in 0..EVENTS_MAX {

@@ -304,6 +304,9 @@ mod tests {
             {"attempt": "1.1", "log_lines": 3, "log_bytes": 40, "calls": 1},
             {"attempt": "2.1", "log_lines": 0, "log_bytes": 0, "calls": 2},
         ]);
-        assert_eq!((&trace["attempts"], &trace["log_bytes"]), (&expected, &json!(40)));
+        assert_eq!(
+            (&trace["attempts"], &trace["log_bytes"]),
+            (&expected, &json!(40))
+        );
     }
 }
