@@ -50,7 +50,7 @@ impl Desk for Notes {
         }
     }
 
-    fn claimed(&self, _: &RuntimeUse) {}
+    fn claimed(&self, _: &sluice_proto::report::RuntimeUse) {}
 
     fn logged(&self, _: &str) {}
 

@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn what_a_worker_holds_says_what_it_does() {
         let mut facts = accepted();
-        let mut job = held();
+        let job = held();
         facts.held = Some(("w", &job));
         let found = why(&facts);
         assert_eq!(found.reason, "running");
@@ -277,8 +277,11 @@ mod tests {
             "{}",
             found.sentence
         );
-        job.timeout_ms = 1_000;
-        facts.held = Some(("w", &job));
+        let late = HeldJob {
+            timeout_ms: 1_000,
+            ..held()
+        };
+        facts.held = Some(("w", &late));
         assert_eq!(why(&facts).reason, "overdue");
         let no_runtime = HeldJob {
             runtime: None,
