@@ -204,7 +204,7 @@ async fn broken_peer(bytes: Vec<u8>) -> (Error, u16, String) {
     let (url, listener) = listen().await;
     let gateway = spawn(async move {
         let (_sender, mut receiver) = pending(&listener).await.accept().await.expect("open");
-        receiver.next().await.err().expect("no frame")
+        receiver.next().await.expect_err("no frame")
     });
     let mut stream = TcpStream::connect(addr(&url)).await.expect("connected");
     let head = upgrade("x-sluice-pool: p\r\nauthorization: Bearer t");
