@@ -58,7 +58,7 @@ async fn a_refusal_is_final_for_credentials_and_passing_for_the_rest() {
                 .refuse(status, "The token is unknown.")
                 .await;
         });
-        let error = dial(&url, "wrong").await.err().expect("refused");
+        let error = dial(&url, "wrong").await.map(drop).expect_err("refused");
         assert_eq!(error.is_transient(), status == 503, "{error}");
         assert!(
             error.to_string().contains("The token is unknown."),
@@ -69,7 +69,7 @@ async fn a_refusal_is_final_for_credentials_and_passing_for_the_rest() {
     }
     let (url, listener) = listen().await;
     drop(listener);
-    let error = dial(&url, "t").await.err().expect("nobody there");
+    let error = dial(&url, "t").await.map(drop).expect_err("nobody there");
     assert!(matches!(error, Error::Unreachable(_)), "{error}");
 }
 
