@@ -20,6 +20,7 @@ mod events;
 mod looks;
 mod reports;
 mod sessions;
+mod slot;
 mod state;
 pub mod view;
 
