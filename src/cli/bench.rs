@@ -9,6 +9,9 @@
 //! Every figure is taken with real processes, durable queues and confirms;
 //! client, broker, workers and Node share the machine.
 
+mod faults;
+mod load;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -41,7 +44,10 @@ const BARE_POOL: &str = "bench";
 ///
 /// Example: sluice bench --json
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    mode: Option<Mode>,
     /// Print one summary object as the last line of standard output.
     #[arg(long)]
     json: bool,
@@ -59,11 +65,21 @@ pub struct Bench {
     clients: u32,
 }
 
+/// What is measured instead of latency and throughput.
+#[derive(Debug, clap::Subcommand)]
+enum Mode {
+    Faults(faults::Faults),
+}
+
 // === impl Bench ===
 
 impl Bench {
     /// Runs all measurements; answers with the exit code.
-    pub async fn run(self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
+    pub async fn run(mut self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
+        match self.mode.take() {
+            Some(Mode::Faults(faults)) => return faults.run(settings, shutdown).await,
+            None => {}
+        }
         match self.measure(settings, &shutdown).await {
             Ok(summary) => {
                 if self.json {
@@ -283,6 +299,11 @@ impl Api<'_> {
         );
         Ok(())
     }
+}
+
+/// Tells a person how it goes; standard output is for the summary.
+fn say(sentence: &str) {
+    eprintln!("{sentence}");
 }
 
 fn print_table(summary: &Value) {

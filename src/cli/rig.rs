@@ -5,6 +5,8 @@
 //! done with them. Everything is gone after [`Rig::stop`]; a dropped rig kills
 //! its processes, which take their own children along.
 
+pub mod harm;
+
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -227,6 +229,11 @@ impl Rig {
         Ok(reply["data"].take())
     }
 
+    /// The admin client and its key, for callers that outlive a borrow of the rig.
+    pub fn api(&self) -> (ApiClient, String) {
+        (self.api.clone(), self.key.clone())
+    }
+
     /// What a child of the rig has logged last.
     pub fn log_tail(&self, name: &str) -> String {
         log_tail(self.dir.path(), name)
@@ -341,7 +348,11 @@ fn child(
     passed_on: &[(String, String)],
     settings: &[(String, String)],
 ) -> anyhow::Result<Child> {
-    let log = std::fs::File::create(dir.join(format!("{role}.log")))?;
+    // A gateway that is started again goes on with its log.
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join(format!("{role}.log")))?;
     let pairs = passed_on
         .iter()
         .chain(settings)
