@@ -77,7 +77,8 @@ impl Bench {
     /// Runs all measurements; answers with the exit code.
     pub async fn run(mut self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
         match self.mode.take() {
-            Some(Mode::Faults(faults)) => return faults.run(settings, shutdown).await,
+            // Boxed: each is large, and a command's future lives on the main thread's stack.
+            Some(Mode::Faults(faults)) => return Box::pin(faults.run(settings, shutdown)).await,
             None => {}
         }
         match self.measure(settings, &shutdown).await {
