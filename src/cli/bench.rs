@@ -9,8 +9,10 @@
 //! Every figure is taken with real processes, durable queues and confirms;
 //! client, broker, workers and Node share the machine.
 
+mod depth;
 mod faults;
 mod load;
+mod soak;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -69,6 +71,8 @@ pub struct Bench {
 #[derive(Debug, clap::Subcommand)]
 enum Mode {
     Faults(faults::Faults),
+    Depth(depth::Depth),
+    Soak(soak::Soak),
 }
 
 // === impl Bench ===
@@ -79,6 +83,8 @@ impl Bench {
         match self.mode.take() {
             // Boxed: each is large, and a command's future lives on the main thread's stack.
             Some(Mode::Faults(faults)) => return Box::pin(faults.run(settings, shutdown)).await,
+            Some(Mode::Depth(depth)) => return Box::pin(depth.run(settings, shutdown)).await,
+            Some(Mode::Soak(soak)) => return Box::pin(soak.run(settings, shutdown)).await,
             None => {}
         }
         match self.measure(settings, &shutdown).await {
@@ -300,6 +306,15 @@ impl Api<'_> {
         );
         Ok(())
     }
+}
+
+/// Percentiles of milliseconds.
+fn stats_of(ms: &[f64]) -> Value {
+    let mut samples = Samples::default();
+    for ms in ms {
+        samples.add(Duration::from_secs_f64(ms / 1_000.0));
+    }
+    samples.to_json()
 }
 
 /// Tells a person how it goes; standard output is for the summary.

@@ -83,6 +83,15 @@ impl Target {
         })
     }
 
+    /// Submits one urgent job and waits for its end.
+    pub async fn urgent(&self, expression: &str, wait_s: u64) -> anyhow::Result<Value> {
+        let mut job = self.job(expression);
+        job["priority"] = json!("high");
+        let path = format!("/api/v1/jobs?wait={wait_s}");
+        let limit = SUBMIT_MAX + Duration::from_secs(wait_s);
+        self.call("POST", &path, Some(&job), limit).await
+    }
+
     /// Submits one job, waiting up to `wait_s` for its end; answers with the job object.
     pub async fn submit(&self, expression: &str, wait_s: u64) -> anyhow::Result<Value> {
         let path = match wait_s {
