@@ -313,6 +313,7 @@ async fn a_job_that_vanished_while_it_ran_is_lost_and_not_run_twice() {
     assert!(matches!(next(&outbox).await, Outbox::Dispatch(_)));
     bench.accept("a", &created.id);
     bench.start_job("a", &created.id).await;
+    assert!(matches!(next(&outbox).await, Outbox::Received(_)));
     bench.line.status("pool", "a", idle());
     async_std::task::sleep(Duration::from_millis(5)).await;
     bench.line.tick();
