@@ -169,15 +169,12 @@ impl ApiClient {
 
     /// A client for whoever listens on a unix socket of this host.
     pub fn on_socket(path: &std::path::Path) -> Result<Self, Error> {
-        let setup = |why: String| Error::Setup {
-            what: format!("A client for {}", path.display()),
-            why,
-        };
+        let what = format!("A client for {}", path.display());
+        let setup = |why: String| Error::Setup { what, why };
         let transport = Transport::on_socket(path).map_err(setup)?;
         // The host is a name for messages; the socket is where it leads.
-        let base = Url::parse("http://agent/").map_err(|error| setup(error.to_string()))?;
         Ok(Self {
-            base,
+            base: Url::parse("http://agent/").expect("an address"),
             via: format!(" on {}", path.display()),
             surf: surf::Client::with_http_client(transport),
         })

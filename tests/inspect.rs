@@ -39,7 +39,7 @@ fn queue_for(house: &House, pool: Option<&str>, words: &[&str]) -> Output {
         command
             .env("FLOWS_AGENT_POOL_ID", pool)
             .env("FLOWS_AGENT_POOL_TOKEN", &house.token)
-            .env("FLOWS_ENDPOINT", &house.http);
+            .env("FLOWS_ENDPOINT", house.http());
     }
     command.output().expect("the program starts")
 }
@@ -218,6 +218,13 @@ fn a_captured_job_runs_again_without_gateway_and_broker(house: &House, done: &st
 }
 
 async fn dead_letters_are_seen_replayed_and_dropped(house: &mut House) {
+    let buried = two_are_buried(house).await;
+    dead_letters_are_seen(house, &buried);
+    dead_letters_go(house, &buried).await;
+}
+
+/// Two jobs that no worker ever ends.
+async fn two_are_buried(house: &mut House) -> Vec<String> {
     let names = Names::of(&PoolId::from(house.pool.as_str()));
     let link = Link::connect(house.amqp_url().as_str(), "test", &names)
         .await
@@ -249,7 +256,10 @@ async fn dead_letters_are_seen_replayed_and_dropped(house: &mut House) {
     }
     house.start_worker(0);
     house.connected(1).await;
+    buried
+}
 
+fn dead_letters_are_seen(house: &House, buried: &[String]) {
     for _ in 0..3 {
         let groups = seen(house, &["dead", "--by", "cause"]);
         assert_eq!(
@@ -271,7 +281,9 @@ async fn dead_letters_are_seen_replayed_and_dropped(house: &mut House) {
         (Some(1), &json!(2)),
         "{peek}"
     );
+}
 
+async fn dead_letters_go(house: &House, buried: &[String]) {
     let dry = seen(house, &["replay", "--all"]);
     assert_eq!(dry.as_array().map(Vec::len), Some(2), "{dry}");
     assert_eq!(

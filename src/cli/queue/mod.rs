@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::admin::{Failure, query, segment};
+use crate::cli::admin::{Failure, object, query, segment};
 use crate::cli::queue::access::Access;
 use crate::cli::{LookUp, print};
 
@@ -35,6 +35,32 @@ pub struct Look {
     pub json: bool,
 }
 
+/// Show jobs in one place without consuming any: ready, in-flight, retry or dead.
+///
+/// Example: sluice queue peek ready --limit 5 --kind event
+#[derive(Debug, Args)]
+pub struct Peek {
+    #[arg(value_name = "QUEUE", value_parser = ["ready", "in-flight", "retry", "dead"])]
+    place: String,
+    /// Leave out so many of the oldest.
+    #[arg(long, default_value_t = 0)]
+    offset: u64,
+    /// At most this many.
+    #[arg(long, default_value_t = 20)]
+    limit: u64,
+    /// Only jobs of this kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only jobs of this project, by id.
+    #[arg(long)]
+    project: Option<String>,
+    /// Show payloads too, with secrets masked.
+    #[arg(long)]
+    payload: bool,
+    #[command(flatten)]
+    look: Look,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Queue {
     /// Show each queue: depth, oldest age, rates, consumers, what is in workers' hands.
@@ -44,30 +70,7 @@ pub enum Queue {
         #[command(flatten)]
         look: Look,
     },
-    /// Show jobs in one place without consuming any: ready, in-flight, retry or dead.
-    ///
-    /// Example: sluice queue peek ready --limit 5 --kind event
-    Peek {
-        #[arg(value_name = "QUEUE", value_parser = ["ready", "in-flight", "retry", "dead"])]
-        place: String,
-        /// Leave out so many of the oldest.
-        #[arg(long, default_value_t = 0)]
-        offset: u64,
-        /// At most this many.
-        #[arg(long, default_value_t = 20)]
-        limit: u64,
-        /// Only jobs of this kind.
-        #[arg(long)]
-        kind: Option<String>,
-        /// Only jobs of this project, by id.
-        #[arg(long)]
-        project: Option<String>,
-        /// Show payloads too, with secrets masked.
-        #[arg(long)]
-        payload: bool,
-        #[command(flatten)]
-        look: Look,
-    },
+    Peek(Peek),
     /// Show one job's way over every hop, with times, attempts, SDK calls and log.
     ///
     /// Example: sluice queue trace 0198c0de-0000-7000-8000-000000000000
@@ -201,27 +204,7 @@ impl Queue {
     pub async fn run(self, look_up: LookUp<'_>) -> Result<i32, Failure> {
         match self {
             Self::Ls { look } => ls(&Access::open(look_up, look.pool).await?, look.json).await,
-            Self::Peek {
-                place,
-                offset,
-                limit,
-                kind,
-                project,
-                payload,
-                look,
-            } => {
-                let access = Access::open(look_up, look.pool).await?;
-                let filter = query(&[
-                    ("offset", Some(offset.to_string())),
-                    ("limit", Some(limit.to_string())),
-                    ("kind", kind),
-                    ("project", project),
-                    ("payload", payload.then(|| "1".to_owned())),
-                ]);
-                let seen = access.get(&format!("/v1/peek/{place}{filter}")).await?;
-                views::peek(look.json, &place, &seen);
-                Ok(0)
-            }
+            Self::Peek(peek) => peek.run(look_up).await,
             Self::Trace { job, look } => {
                 let trace = about(look_up, look.pool, &job, "/trace").await?;
                 show(look.json, &trace, views::trace);
@@ -229,13 +212,7 @@ impl Queue {
             }
             Self::Why { job, look } => {
                 let why = about(look_up, look.pool, &job, "/why").await?;
-                show(look.json, &why, |why| {
-                    format!(
-                        "{}: {}",
-                        print::cell(why.get("reason")),
-                        print::cell(why.get("sentence"))
-                    )
-                });
+                show(look.json, &why, views::why);
                 Ok(0)
             }
             Self::Dead { by, cause, look } => {
@@ -252,41 +229,13 @@ impl Queue {
                 tail(&access, seconds, look.json).await
             }
             Self::Top { look } => top::run(Access::open(look_up, look.pool).await?).await,
-            Self::Pause { reason, look } => {
-                let order = json!({"mode": "paused", "reason": reason});
-                give(
-                    look_up,
-                    look,
-                    "/v1/pause",
-                    &order,
-                    "Nothing is taken in or started on this host until `sluice queue resume`.",
-                )
-                .await
-            }
-            Self::Resume { look } => {
-                give(
-                    look_up,
-                    look,
-                    "/v1/resume",
-                    &json!({}),
-                    "Work is taken again.",
-                )
-                .await
-            }
+            Self::Pause { reason, look } => pause(look_up, look, &reason).await,
+            Self::Resume { look } => resume(look_up, look).await,
             Self::Drain { reason, wait, look } => {
                 let access = Access::open(look_up, look.pool).await?;
                 drain(&access, &reason, wait, look.json).await
             }
-            Self::Cancel { job, reason, look } => {
-                let access = Access::open_for(look_up, look.pool, &job).await?;
-                let body = crate::cli::admin::object(&[("reason", reason.map(Value::from))]);
-                let path = format!("/v1/jobs/{}/cancel", segment(&job));
-                let reply = access.post(&path, &body).await?;
-                show(look.json, &reply, |_| {
-                    format!("Job {job} is being cancelled.")
-                });
-                Ok(0)
-            }
+            Self::Cancel { job, reason, look } => cancel(look_up, look, &job, reason).await,
             Self::Capture { job, output, look } => {
                 let capture = about(look_up, look.pool, &job, "/capture").await?;
                 capture::write(&capture, output.as_deref())
@@ -299,6 +248,24 @@ impl Queue {
                 Ok(i32::from(report["ok"] != true))
             }
         }
+    }
+}
+
+// === impl Peek ===
+
+impl Peek {
+    async fn run(self, look_up: LookUp<'_>) -> Result<i32, Failure> {
+        let access = Access::open(look_up, self.look.pool).await?;
+        let filter = query(&[
+            ("offset", Some(self.offset.to_string())),
+            ("limit", Some(self.limit.to_string())),
+            ("kind", self.kind),
+            ("project", self.project),
+            ("payload", self.payload.then(|| "1".to_owned())),
+        ]);
+        let path = format!("/v1/peek/{}{filter}", self.place);
+        views::peek(self.look.json, &self.place, &access.get(&path).await?);
+        Ok(0)
     }
 }
 
@@ -339,16 +306,36 @@ fn show(json: bool, value: &Value, view: impl Fn(&Value) -> String) {
     }
 }
 
-async fn give(
+async fn pause(look_up: LookUp<'_>, look: Look, reason: &str) -> Result<i32, Failure> {
+    let access = Access::open(look_up, look.pool).await?;
+    let order = json!({"mode": "paused", "reason": reason});
+    let reply = access.post("/v1/pause", &order).await?;
+    show(look.json, &reply, |_| {
+        "Nothing is taken in or started on this host until `sluice queue resume`.".to_owned()
+    });
+    Ok(0)
+}
+
+async fn resume(look_up: LookUp<'_>, look: Look) -> Result<i32, Failure> {
+    let access = Access::open(look_up, look.pool).await?;
+    let reply = access.post("/v1/resume", &json!({})).await?;
+    show(look.json, &reply, |_| "Work is taken again.".to_owned());
+    Ok(0)
+}
+
+async fn cancel(
     look_up: LookUp<'_>,
     look: Look,
-    path: &str,
-    body: &Value,
-    sentence: &str,
+    job: &str,
+    reason: Option<String>,
 ) -> Result<i32, Failure> {
-    let access = Access::open(look_up, look.pool).await?;
-    let reply = access.post(path, body).await?;
-    show(look.json, &reply, |_| sentence.to_owned());
+    let access = Access::open_for(look_up, look.pool, job).await?;
+    let body = object(&[("reason", reason.map(Value::from))]);
+    let path = format!("/v1/jobs/{}/cancel", segment(job));
+    let reply = access.post(&path, &body).await?;
+    show(look.json, &reply, |_| {
+        format!("Job {job} is being cancelled.")
+    });
     Ok(0)
 }
 

@@ -160,6 +160,10 @@ pub fn trace(trace: &Value) -> String {
     text
 }
 
+pub fn why(why: &Value) -> String {
+    format!("{}: {}", cell(why.get("reason")), cell(why.get("sentence")))
+}
+
 pub fn check(report: &Value) -> String {
     let places = ["ready", "in_flight", "retry", "dead"];
     let counts = places.map(|place| format!("{} {}", report[place], place.replace('_', " ")));
