@@ -18,7 +18,7 @@ use crate::shutdown;
 
 /// Whoever answers.
 pub enum Access {
-    Agent(ApiClient),
+    Agent(Box<ApiClient>),
     Here(Arc<Observer>),
 }
 
@@ -68,7 +68,7 @@ impl Access {
             // One that was killed leaves its socket: then nobody answers at it.
             && std::os::unix::net::UnixStream::connect(socket).is_ok()
         {
-            return Ok(Self::Agent(client));
+            return Ok(Self::Agent(Box::new(client)));
         }
         let (set, data_dir, egress) = configure(look_up, |reader| {
             (reader.set(), reader.data_dir(), reader.egress())
