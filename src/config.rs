@@ -5,6 +5,7 @@
 //! is bound; a process that cannot be configured exits with [`EXIT_USAGE`].
 //! `docs/config.md` lists each of [`SETTINGS`], and a test compares the two.
 
+mod reach;
 mod roles;
 mod settings;
 
@@ -15,9 +16,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use url::Url;
 
+pub use reach::{Network, Range, Reach};
 pub use roles::{
-    AdminConfig, AgentConfig, BridgeConfig, EgressConfig, GatewayConfig, LogFormat, Network,
-    RuntimeConfig, TelemetryConfig, WorkerConfig,
+    AdminConfig, AgentConfig, BridgeConfig, EgressConfig, GatewayConfig, LogFormat, RuntimeConfig,
+    TelemetryConfig, WorkerConfig,
 };
 pub use settings::{RUNTIME_IMAGE_DEFAULT, SETTINGS, Setting};
 
@@ -141,17 +143,7 @@ impl<'a> Reader<'a> {
 
     pub fn runtime(&mut self) -> RuntimeConfig {
         let data_dir = self.data_dir();
-        let network = match self.text_or("SLUICE_RUNTIME_NETWORK", "full").as_str() {
-            "none" => Network::None,
-            "full" => Network::Full,
-            other => {
-                self.complain(
-                    "SLUICE_RUNTIME_NETWORK",
-                    &format!("is `{other}`: say `none` or `full`"),
-                );
-                Network::None
-            }
-        };
+        let (network, reach) = self.network();
         RuntimeConfig {
             image: self.text_or("FLOWS_RUNTIME_IMAGE", RUNTIME_IMAGE_DEFAULT),
             podman_url: self.get("CONTAINER_HOST").unwrap_or_else(|| {
@@ -170,6 +162,8 @@ impl<'a> Reader<'a> {
             pids: self.number("SLUICE_RUNTIME_PIDS", 64, 16, 100_000),
             idle: self.seconds("SLUICE_RUNTIME_IDLE_S", 600),
             network,
+            reach,
+            egress: self.egress(),
         }
     }
 

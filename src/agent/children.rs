@@ -36,6 +36,8 @@ const WORKER: &[&str] = &[
     "SLUICE_RUNTIME_PIDS",
     "SLUICE_RUNTIME_IDLE_S",
     "SLUICE_RUNTIME_NETWORK",
+    "SLUICE_RUNTIME_NETWORK_ALLOW",
+    "SLUICE_RUNTIME_NETWORK_DENY",
 ];
 
 /// Where broker and Podman are.
@@ -118,7 +120,9 @@ mod tests {
             "FLOWS_EXECUTOR" => "podman",
             "HTTP_PROXY" | "HTTPS_PROXY" | "SLUICE_URL" => "http://proxy:3",
             "FLOWS_ADDITIONAL_ROOT_CAS" => return None,
-            "SLUICE_RUNTIME_NETWORK" => "none",
+            "SLUICE_RUNTIME_NETWORK" => "private",
+            "SLUICE_RUNTIME_NETWORK_ALLOW" => "10.1.0.0/16:443",
+            "SLUICE_RUNTIME_NETWORK_DENY" => "10.1.2.3",
             "SLUICE_SLOTS" => "17",
             "FLOWS_POOL_SIZE" | "SLUICE_WORKERS" => "2",
             "SLUICE_LOG" => "debug",

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::config::{Network, Reach};
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
     /// An `EnvFilter` directive list.
@@ -89,14 +91,9 @@ pub struct RuntimeConfig {
     pub pids: u32,
     pub idle: Duration,
     pub network: Network,
-}
-
-/// What an app's runtime can reach. A flow's runtime reaches nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Network {
-    None,
-    /// Everything but link-local and metadata addresses, the host's loopback and other containers.
-    Full,
+    pub reach: Reach,
+    /// How apps leave the host, where they have a network.
+    pub egress: EgressConfig,
 }
 
 /// What the agent supervises; bridge and workers are configured through their own environment.

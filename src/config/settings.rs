@@ -90,6 +90,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("SLUICE_RUNTIME_IDLE_S", "600"),
     setting("SLUICE_RUNTIME_NETWORK", "full"),
     setting(
+        "SLUICE_RUNTIME_NETWORK_ALLOW",
+        "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+    ),
+    setting("SLUICE_RUNTIME_NETWORK_DENY", "none"),
+    setting(
         "SLUICE_RUNTIME_OCI",
         "the first of crun and runc that works",
     ),

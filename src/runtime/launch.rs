@@ -20,7 +20,7 @@ const HELLO_MAX: Duration = Duration::from_secs(15);
 /// After this long without a Hello, the container is looked at: it may be gone.
 const HELLO_SUSPICIOUS: Duration = Duration::from_secs(1);
 
-/// Starts a container, waits for its Hello and closes its routes. What is there
+/// Starts a container, waits for its Hello and applies its network policy. What is there
 /// after an error is the caller's to discard.
 pub(super) async fn launch<R: Runtime>(
     runtime: &R,
@@ -30,10 +30,10 @@ pub(super) async fn launch<R: Runtime>(
     directory: &Directory,
 ) -> Result<(Greeted, Option<i32>), Error> {
     let pid = runtime.start(spec, host).await?;
-    // Node boots while the routes are closed; no user code is there before the Load.
+    // Node boots while the policy is applied; no user code is there before the Load.
     let (greeted, ()) = futures::try_join!(
         greeted(runtime, spec, listener, directory),
-        close_routes(spec.network, pid)
+        apply_policy(spec, pid)
     )?;
     Ok((greeted, pid))
 }
@@ -65,12 +65,12 @@ async fn greeted<R: Runtime>(
     }
 }
 
-async fn close_routes(network: Network, pid: Option<i32>) -> Result<(), Error> {
-    match (network, pid) {
+async fn apply_policy(spec: &Spec, pid: Option<i32>) -> Result<(), Error> {
+    match (spec.network, pid) {
         (Network::None, _) => Ok(()),
-        (Network::Full, Some(pid)) => network::close(pid).await,
-        (Network::Full, None) => Err(Error::NotSealed(
-            "its process is not visible to this worker, so no route of it can be closed".into(),
+        (network, Some(pid)) => network::apply(pid, network, &spec.reach).await,
+        (_, None) => Err(Error::NotSealed(
+            "its process is not visible to this worker, so its network cannot be closed".into(),
         )),
     }
 }

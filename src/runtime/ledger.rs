@@ -24,7 +24,8 @@ pub(super) const CREATIONS_MAX: usize = 3;
 /// what a cold start costs, so that turns are not all start-up.
 const TURN: Duration = Duration::from_millis(500);
 
-pub(super) const NETWORKS: [Network; 2] = [Network::None, Network::Full];
+/// In the order of their declaration: a network's number is its place here.
+pub(super) const NETWORKS: [Network; 3] = [Network::None, Network::Private, Network::Full];
 
 /// Numbers one waiting claim.
 pub(super) type Ticket = u64;
@@ -35,7 +36,8 @@ pub(super) type Number = u64;
 pub(super) struct Limits {
     pub(super) runtimes_max: usize,
     pub(super) stems_none: usize,
-    pub(super) stems_full: usize,
+    /// With the network of apps, if they have one.
+    pub(super) stems_app: usize,
     /// What the runtimes of apps reach.
     pub(super) app_network: Network,
     pub(super) idle: Duration,
@@ -128,14 +130,14 @@ impl Limits {
     /// when it starts. Flows are evaluated more often, so they get the larger half.
     pub(super) fn of(config: &RuntimeConfig) -> Self {
         let stems = config.stems.min(config.runtimes_max) as usize;
-        let stems_full = match config.network {
+        let stems_app = match config.network {
             Network::None => 0,
-            Network::Full => stems / 2,
+            Network::Private | Network::Full => stems / 2,
         };
         Self {
             runtimes_max: config.runtimes_max as usize,
-            stems_none: stems - stems_full,
-            stems_full,
+            stems_none: stems - stems_app,
+            stems_app,
             app_network: config.network,
             idle: config.idle,
         }
@@ -149,9 +151,12 @@ impl Limits {
     }
 
     fn stems(&self, network: Network) -> usize {
-        match network {
-            Network::None => self.stems_none,
-            Network::Full => self.stems_full,
+        if network == Network::None {
+            self.stems_none
+        } else if network == self.app_network {
+            self.stems_app
+        } else {
+            0
         }
     }
 }

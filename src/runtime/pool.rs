@@ -108,7 +108,8 @@ impl Pool {
         shutdown: &Shutdown,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
-        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES).await?;
+        let roots = &config.egress.additional_root_cas;
+        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES, roots).await?;
         let memory_bytes = config.memory_bytes;
         let (events, inbox) = channel::unbounded();
         let ledger = Ledger::new(

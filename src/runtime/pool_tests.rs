@@ -42,6 +42,8 @@ impl House {
             pids: 64,
             idle: Duration::from_secs(600),
             network: crate::config::Network::None,
+            reach: crate::config::Reach::default(),
+            egress: crate::config::EgressConfig::default(),
         };
         let shutdown = Shutdown::new();
         let tasks = Tasks::new("test", shutdown.clone());

@@ -2,18 +2,20 @@
 //! takes. Pure.
 //!
 //! Raw, because podman-api cannot say or misspells half of it
-//! (`no_new_privileges`, the log driver). Nothing of ours is in the
-//! environment, the arguments or the mounts but the harness.
+//! (`no_new_privileges`, the log driver). Nothing of ours is in the arguments
+//! or the mounts but the harness, and nothing in the environment but how an
+//! app with a network leaves the host.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use url::Url;
 
 use sluice_proto::harness::{HARNESS_DIR, RUN_DIR};
 
-use crate::config::{Network, RuntimeConfig};
+use crate::config::{EgressConfig, Network, Reach, RuntimeConfig};
 use crate::runtime::Owner;
-use crate::runtime::directory::Directory;
+use crate::runtime::directory::{Directory, ROOTS_NAME};
 
 /// Labels every container of an agent carries.
 pub(super) const LABEL_AGENT: &str = "io.sluice.agent";
@@ -45,6 +47,9 @@ pub struct Spec {
     pub image: String,
     pub owner: Owner,
     pub network: Network,
+    /// What `network` reaches; no matter of the engine's.
+    pub reach: Reach,
+    pub environment: Vec<(&'static str, String)>,
     pub memory_bytes: u64,
     pub cpus: u32,
     pub pids: u32,
@@ -97,6 +102,8 @@ impl Spec {
             image: config.image.clone(),
             owner: owner.clone(),
             network,
+            reach: config.reach.clone(),
+            environment: environment(network, &config.egress),
             memory_bytes: config.memory_bytes,
             cpus: config.cpus,
             pids: config.pids,
@@ -142,6 +149,11 @@ impl Spec {
                 "size": LOG_BYTES_MAX,
             },
         });
+        if !self.environment.is_empty() {
+            let pairs = self.environment.iter();
+            let pairs = pairs.map(|(name, value)| ((*name).to_owned(), value.clone().into()));
+            body["env"] = Value::Object(pairs.collect());
+        }
         self.add_network(&mut body);
         self.add_user_namespace(&mut body, host);
         self.add_resource_limits(&mut body, host);
@@ -186,7 +198,7 @@ impl Spec {
     fn add_network(&self, body: &mut Value) {
         match self.network {
             Network::None => body["netns"] = json!({"nsmode": "none"}),
-            Network::Full => {
+            Network::Private | Network::Full => {
                 body["netns"] = json!({"nsmode": "slirp4netns"});
                 body["network_options"] =
                     json!({"slirp4netns": ["allow_host_loopback=false", "enable_ipv6=false"]});
@@ -228,9 +240,47 @@ impl Spec {
     }
 }
 
+/// What Node must know to leave the host as the agent does. An agent's password
+/// for its proxy is not an app's, so it stays here.
+fn environment(network: Network, egress: &EgressConfig) -> Vec<(&'static str, String)> {
+    let mut pairs = Vec::new();
+    if network == Network::None {
+        return pairs;
+    }
+    let proxies = [
+        ("HTTP_PROXY", &egress.http_proxy),
+        ("HTTPS_PROXY", &egress.https_proxy),
+    ];
+    for (name, proxy) in proxies {
+        if let Some(proxy) = proxy {
+            pairs.push((name, without_password(proxy)));
+        }
+    }
+    if !pairs.is_empty() {
+        pairs.push(("NODE_USE_ENV_PROXY", "1".into()));
+        if !egress.no_proxy.is_empty() {
+            pairs.push(("NO_PROXY", egress.no_proxy.join(",")));
+        }
+    }
+    if !egress.additional_root_cas.is_empty() {
+        pairs.push(("NODE_EXTRA_CA_CERTS", format!("{HARNESS_DIR}/{ROOTS_NAME}")));
+    }
+    pairs
+}
+
+fn without_password(proxy: &Url) -> String {
+    let mut bare = proxy.clone();
+    // Neither can fail: what has a host can have a user, and none.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NETWORKS: [Network; 3] = [Network::None, Network::Private, Network::Full];
 
     fn spec(network: Network) -> Spec {
         Spec {
@@ -241,6 +291,8 @@ mod tests {
                 worker: 3,
             },
             network,
+            reach: Reach::default(),
+            environment: Vec::new(),
             memory_bytes: 256 << 20,
             cpus: 2,
             pids: 64,
@@ -260,7 +312,7 @@ mod tests {
     #[test]
     fn every_container_is_sealed_on_every_host_and_network() {
         for host in [Host::default(), full_host()] {
-            for network in [Network::None, Network::Full] {
+            for network in NETWORKS {
                 let body = spec(network).to_json(&host);
                 assert_eq!(body["no_new_privileges"], true);
                 assert_eq!(body["cap_drop"], json!(["ALL"]));
@@ -321,5 +373,33 @@ mod tests {
                 .to_string()
                 .contains("allow_host_loopback=false")
         );
+    }
+
+    #[test]
+    fn an_app_leaves_the_host_as_the_agent_does_but_without_its_password() {
+        let egress = EgressConfig {
+            http_proxy: Url::parse("http://user:secret@proxy:3128").ok(),
+            https_proxy: None,
+            no_proxy: vec!["a.b".into(), "10.0.0.0/8".into()],
+            additional_root_cas: vec!["pem".into()],
+        };
+        assert_eq!(environment(Network::None, &egress), []);
+        let pairs = environment(Network::Private, &egress);
+        let names: Vec<_> = pairs.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            names,
+            [
+                "HTTP_PROXY",
+                "NODE_USE_ENV_PROXY",
+                "NO_PROXY",
+                "NODE_EXTRA_CA_CERTS"
+            ]
+        );
+        let mut spec = spec(Network::Private);
+        spec.environment = pairs;
+        let env = spec.to_json(&full_host())["env"].take();
+        assert_eq!(env["HTTP_PROXY"], "http://proxy:3128/");
+        assert_eq!(env["NODE_EXTRA_CA_CERTS"], "/sluice/roots.pem");
+        assert!(!env.to_string().contains("secret"), "{env}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_std::task;
 use serde_json::{Value, json};
-use sluice::config::{Network, RUNTIME_IMAGE_DEFAULT, RuntimeConfig};
+use sluice::config::{EgressConfig, Network, RUNTIME_IMAGE_DEFAULT, Reach, RuntimeConfig};
 use sluice::runtime::Owner;
 use sluice::runtime::invocation::{Ended, Invocation, Running, Said};
 use sluice::runtime::pool::{Lease, Pool};
@@ -51,6 +51,8 @@ impl Engine {
             pids: 64,
             idle: Duration::from_secs(600),
             network: Network::None,
+            reach: Reach::default(),
+            egress: EgressConfig::default(),
         }
     }
 

@@ -56,7 +56,7 @@ impl<T: Clone> Ledger<T> {
                 .values()
                 .filter(|slot| slot.closing == Closing::Yields)
                 .count();
-        let mut starting = [Network::None, Network::Full].map(|network| self.starting(network));
+        let mut starting = NETWORKS.map(|network| self.starting(network));
         let line: Vec<Identity> = self.line.iter().cloned().collect();
         for identity in line {
             let network = self.limits.network(&identity);
@@ -67,7 +67,7 @@ impl<T: Clone> Ledger<T> {
                 want.cold = true;
             }
             // One that starts already will be this identity's.
-            let promised = &mut starting[usize::from(network == Network::Full)];
+            let promised = &mut starting[network as usize];
             if *promised > 0 {
                 *promised -= 1;
                 continue;

@@ -8,11 +8,11 @@ use crate::runtime::ledger::{Claim, Limits, Ticket};
 
 const IDLE: Duration = Duration::from_secs(600);
 
-fn ledger(runtimes_max: usize, stems_none: usize, stems_full: usize) -> Ledger<u64> {
+fn ledger(runtimes_max: usize, stems_none: usize, stems_app: usize) -> Ledger<u64> {
     let limits = Limits {
         runtimes_max,
         stems_none,
-        stems_full,
+        stems_app,
         app_network: Network::Full,
         idle: IDLE,
     };

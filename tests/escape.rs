@@ -1,0 +1,12 @@
+//! The escape suite: what hostile code in a runtime tries, and what it gets.
+//! Each attempt is contained, its cause is told truthfully, and the next job of
+//! another identity runs as fast as before.
+//!
+//! Needs Podman as an ordinary user with the runtime image built. The hostile
+//! apps are in `tests/apps/escape`.
+
+#[path = "support/runtimes.rs"]
+mod runtimes;
+
+#[path = "escape/network.rs"]
+mod network;
