@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use support::house::until;
+use support::process::until;
 use support::{env, exe};
 
 /// A child that is killed with a test that fails; its own children end with it.

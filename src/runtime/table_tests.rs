@@ -1,3 +1,5 @@
+//! What the table makes of everything a harness can say, honest or not.
+
 use std::task::{Context, Poll, Waker};
 
 use sluice_proto::harness::CALLS_IN_FLIGHT_MAX;

@@ -13,6 +13,7 @@ use sluice_proto::report::Cause;
 
 use crate::gateway::dispatch::{Backlog, Room, Waiting, choose, waiting};
 use crate::gateway::lifecycle::{Applied, Event};
+use crate::gateway::line::slot::Slot;
 use crate::gateway::line::state::{Deadline, Inner, Live};
 use crate::gateway::line::{Handed, Line, Outbox, Plan, failure};
 use crate::store::jobs::State;
@@ -27,19 +28,6 @@ const WINDOW_MAX: u32 = 4_096;
 const REJECTED_WAIT_MS: u64 = 1_000;
 /// How often one job may be refused by bridges before it counts as one that cannot be placed.
 const REJECTIONS_MAX: u32 = 20;
-
-/// One session, as the line knows it.
-pub(super) struct Slot {
-    pub id: String,
-    pub agent: Arc<str>,
-    pub outbox: channel::Sender<Outbox>,
-    pub window: u32,
-    reason: Option<String>,
-    unanswered: HashSet<String>,
-    status: AgentStatus,
-    peer: Peer,
-    since_ms: u64,
-}
 
 /// Who is at the other end of a session, for people.
 #[derive(Debug, Clone)]
@@ -443,40 +431,6 @@ impl Inner {
 impl crate::gateway::line::state::PoolLine {
     pub(super) fn slot(&mut self, session: &str) -> Option<&mut Slot> {
         self.sessions.iter_mut().find(|slot| slot.id == session)
-    }
-}
-
-// === impl Slot ===
-
-impl Slot {
-    fn room(&self, held: u64) -> Room {
-        Room {
-            window: self.window,
-            unanswered: u32::try_from(self.unanswered.len()).unwrap_or(u32::MAX),
-            held,
-            workers: self.status.workers,
-        }
-    }
-
-    fn view(&self) -> Value {
-        let refusing = match self.window {
-            0 => self.reason.clone().or_else(|| self.status.refusing.clone()),
-            _ => self.status.refusing.clone(),
-        };
-        json!({
-            "agent": &*self.agent,
-            "host": self.peer.host,
-            "version": self.peer.version,
-            "since_ms": self.since_ms,
-            "started_ms": self.peer.started_ms,
-            "workers": self.status.workers,
-            "in_flight": self.status.in_flight,
-            "queued": self.status.queued,
-            "refusing": refusing,
-            "session": self.id,
-            "window": self.window,
-            "unanswered": self.unanswered.len(),
-        })
     }
 }
 

@@ -8,7 +8,7 @@ use futures::channel::oneshot;
 use sluice_proto::job::{Attempt, Identity, Kind};
 
 use crate::gateway::lifecycle::{Applied, Event, JobState};
-use crate::gateway::line::sessions::Slot;
+use crate::gateway::line::slot::Slot;
 use crate::gateway::line::{Ended, Full, Limits, Plan, view};
 use crate::store::jobs::{Ending, JobWrite, Progress, Spec, State};
 use crate::telemetry::now_ms;
