@@ -8,5 +8,15 @@
 #[path = "support/runtimes.rs"]
 mod runtimes;
 
+#[path = "escape/files.rs"]
+mod files;
+#[path = "escape/forgery.rs"]
+mod forgery;
+#[path = "escape/harm.rs"]
+mod harm;
+#[path = "escape/kernel.rs"]
+mod kernel;
 #[path = "escape/network.rs"]
 mod network;
+#[path = "escape/pace.rs"]
+mod pace;

@@ -222,6 +222,11 @@ impl Conversation {
         self.act(due);
     }
 
+    /// Asks for its end, as soon as nobody uses it.
+    pub(super) fn retire(&self) {
+        (self.signals.doubt)();
+    }
+
     /// Ends invocations whose time is over.
     pub(super) fn tick(&self, now: Instant) {
         let due = self.table().due(now);

@@ -401,6 +401,26 @@ impl<T: Clone> Ledger<T> {
         self.slots.values().filter_map(talks).collect()
     }
 
+    /// Those with an identity that nobody has used for `time`.
+    pub(super) fn idle_for(&self, now: Instant, time: Duration) -> Vec<T> {
+        let idles = |slot: &Slot<T>| match &slot.state {
+            State::Live(_, handle) if slot.in_use == 0 && now >= slot.last_used + time => {
+                Some(handle.clone())
+            }
+            _ => None,
+        };
+        self.slots.values().filter_map(idles).collect()
+    }
+
+    /// Those that hold somebody's code, at work or not.
+    pub(super) fn loaded_ones(&self) -> Vec<T> {
+        let holds = |slot: &Slot<T>| match &slot.state {
+            State::Loading(_, handle) | State::Live(_, handle) => Some(handle.clone()),
+            State::Starting | State::Stem(_) | State::Going => None,
+        };
+        self.slots.values().filter_map(holds).collect()
+    }
+
     pub(super) fn status(&self) -> Status {
         let mut status = Status {
             waiting: u32::try_from(self.line.len()).unwrap_or(u32::MAX),

@@ -16,6 +16,7 @@ use sluice_proto::harness::{HARNESS_DIR, RUN_DIR};
 use crate::config::{EgressConfig, Network, Reach, RuntimeConfig};
 use crate::runtime::Owner;
 use crate::runtime::directory::{Directory, ROOTS_NAME};
+use crate::runtime::node::SECCOMP;
 
 /// Labels every container of an agent carries.
 pub(super) const LABEL_AGENT: &str = "io.sluice.agent";
@@ -33,6 +34,10 @@ const SHM_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Open files: enough for a few hundred connections.
 const OPEN_FILES_MAX: u64 = 1_024;
+
+/// What a process may map beside twice its memory, in bytes, where the kernel
+/// does not count what it uses: an idle Node maps 50 MiB.
+const DATA_BYTES_SPARE: u64 = 256 * 1024 * 1024;
 
 /// Not root, and the `node` user of every stock image.
 const USER: &str = "1000:1000";
@@ -134,6 +139,7 @@ impl Spec {
             "cap_drop": ["ALL"],
             "no_new_privileges": true,
             "privileged": false,
+            "seccomp_profile_path": self.harness_dir.join(SECCOMP),
             "read_only_filesystem": true,
             "image_volume_mode": "ignore",
             "restart_policy": "no",
@@ -170,7 +176,7 @@ impl Spec {
     }
 
     fn mounts(&self) -> Value {
-        let sealed = ["ro", "rbind", "nosuid", "nodev"];
+        let sealed = ["ro", "rbind", "nosuid", "nodev", "noexec"];
         json!([
             {"destination": HARNESS_DIR, "source": self.harness_dir, "type": "bind", "options": sealed},
             {"destination": RUN_DIR, "source": self.run_dir, "type": "bind", "options": sealed},
@@ -191,6 +197,11 @@ impl Spec {
         // Counted per user and user namespace, so it needs a namespace of its own.
         if !host.can("pids") && host.ids > 0 {
             limits.push(limit("NPROC", u64::from(self.pids)));
+        }
+        if !host.can("memory") {
+            // Memory is watched from outside, and this is what one process may
+            // take between two looks. Room for the stacks of threads is in it.
+            limits.push(limit("DATA", 2 * self.memory_bytes + DATA_BYTES_SPARE));
         }
         Value::Array(limits)
     }
@@ -327,15 +338,11 @@ mod tests {
                     None,
                     "nothing of ours is in the environment"
                 );
-                assert_eq!(
-                    body.get("seccomp_profile_path"),
-                    None,
-                    "the default profile holds"
-                );
+                assert_eq!(body["seccomp_profile_path"], "/m/harness/seccomp.json");
                 for mount in body["mounts"].as_array().expect("a list") {
                     let options = mount["options"].as_array().expect("a list");
                     let has = |option: &str| options.contains(&json!(option));
-                    assert!(has("nosuid") && has("nodev"), "{mount}");
+                    assert!(has("nosuid") && has("nodev") && has("noexec"), "{mount}");
                     assert!(has("ro") || mount["destination"] == "/tmp", "{mount}");
                 }
             }
@@ -353,6 +360,7 @@ mod tests {
         assert_eq!(limits["cpu"]["quota"], 200_000);
         assert_eq!(limits["pids"]["limit"], 64);
         assert!(!body["r_limits"].to_string().contains("NPROC"));
+        assert!(!body["r_limits"].to_string().contains("DATA"));
         let old = Host {
             ids: 65_537,
             ..Host::default()
@@ -360,6 +368,7 @@ mod tests {
         let body = spec(Network::None).to_json(&old);
         assert_eq!(body.get("resource_limits"), None);
         assert!(body["r_limits"].to_string().contains("NPROC"));
+        assert!(body["r_limits"].to_string().contains("DATA"));
         assert_eq!(body["command"][0], "--max-old-space-size=192");
     }
 
