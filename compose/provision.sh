@@ -37,6 +37,11 @@ want() {
   PATH=$TARGET_PATH command -v "$1" >/dev/null || MISSING+=("$2")
 }
 
+# Whether the distribution has a package, as far as its lists are here.
+apt_has() {
+  PATH=$TARGET_PATH command -v apt-cache >/dev/null && [ -n "$(apt-cache search --names-only "^$1\$" 2>/dev/null)" ]
+}
+
 install_packages() {
   MISSING=()
   want podman podman
@@ -47,6 +52,8 @@ install_packages() {
   want ip iproute2
   want nft nftables
   want nsenter util-linux
+  # gVisor is for those who ask for it; not every distribution has it.
+  ! apt_has runsc || want runsc runsc
   want openssl openssl
   want tar tar
   [ -e /etc/ssl/certs/ca-certificates.crt ] || MISSING+=(ca-certificates)

@@ -19,7 +19,7 @@ use url::Url;
 pub use reach::{Network, Range, Reach};
 pub use roles::{
     AdminConfig, AgentConfig, BridgeConfig, EgressConfig, GatewayConfig, LogFormat, RuntimeConfig,
-    TelemetryConfig, WorkerConfig,
+    Sandbox, TelemetryConfig, WorkerConfig,
 };
 pub use settings::{RUNTIME_IMAGE_DEFAULT, SETTINGS, Setting};
 
@@ -161,9 +161,22 @@ impl<'a> Reader<'a> {
             cpus: self.number("SLUICE_RUNTIME_CPUS", 1, 1, 1_024),
             pids: self.number("SLUICE_RUNTIME_PIDS", 64, 16, 100_000),
             idle: self.seconds("SLUICE_RUNTIME_IDLE_S", 600),
+            sandbox: self.sandbox(),
             network,
             reach,
             egress: self.egress(),
+        }
+    }
+
+    fn sandbox(&mut self) -> Sandbox {
+        const NAME: &str = "FLOWS_RUNTIME_SANDBOX";
+        match self.text_or(NAME, "container").as_str() {
+            "container" => Sandbox::Container,
+            "gvisor" => Sandbox::Gvisor,
+            other => {
+                self.complain(NAME, &format!("is `{other}`: say `container` or `gvisor`"));
+                Sandbox::Gvisor
+            }
         }
     }
 
@@ -183,6 +196,7 @@ impl<'a> Reader<'a> {
             amqp_url: self.get("AMQP_URL"),
             podman_url: self.get("CONTAINER_HOST"),
             oci: self.get("SLUICE_RUNTIME_OCI"),
+            sandbox: runtime.sandbox,
             image: runtime.image,
             user_runtime_dir: self.user_runtime_dir(),
             disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),

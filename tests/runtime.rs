@@ -264,7 +264,7 @@ async fn a_restart_of_podman_is_survived_and_said() {
     assert_eq!(failure.cause, Cause::RuntimeUnavailable);
     assert!(failure.message.contains("podman.sock"), "{failure:?}");
     assert_eq!(house.pool.refusing(), Some(failure.message));
-    engine.service = serve(engine.dir.path()).await;
+    engine.service = serve(engine.dir.path(), engine.sandbox).await;
     let back = Instant::now();
     until("Podman is used again", || house.pool.refusing().is_none()).await;
     assert!(

@@ -90,10 +90,20 @@ pub struct RuntimeConfig {
     pub cpus: u32,
     pub pids: u32,
     pub idle: Duration,
+    pub sandbox: Sandbox,
     pub network: Network,
     pub reach: Reach,
     /// How apps leave the host, where they have a network.
     pub egress: EgressConfig,
+}
+
+/// Which kernel an app's system calls reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// The host's, through a filter.
+    Container,
+    /// gVisor's own, in a process of its own.
+    Gvisor,
 }
 
 /// What the agent supervises; bridge and workers are configured through their own environment.
@@ -111,6 +121,7 @@ pub struct AgentConfig {
     pub podman_url: Option<String>,
     /// `None`: the first that works.
     pub oci: Option<String>,
+    pub sandbox: Sandbox,
     pub image: String,
     /// Where the user's own Podman socket would be.
     pub user_runtime_dir: PathBuf,

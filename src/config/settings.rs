@@ -64,6 +64,7 @@ pub const SETTINGS: &[Setting] = &[
         &["FLOWS_DOCKER_RUNTIME_IMAGE"],
         RUNTIME_IMAGE_DEFAULT,
     ),
+    setting("FLOWS_RUNTIME_SANDBOX", "container"),
     setting("FLOWS_ADDITIONAL_ROOT_CAS", "none"),
     aliased("HTTP_PROXY", &["http_proxy"], "none"),
     aliased("HTTPS_PROXY", &["https_proxy"], "the value of HTTP_PROXY"),

@@ -24,6 +24,7 @@ use sluice_proto::codec::{self, HARNESS_MESSAGE_BYTES_MAX};
 use sluice_proto::harness::{Answer, FromRuntime, Posture, ToRuntime};
 use sluice_proto::report::{Cause, Failure};
 
+use crate::config::Sandbox;
 use crate::runtime::Error;
 use crate::runtime::death::Verdict;
 use crate::runtime::invocation::{Invocation, Mailbox};
@@ -80,7 +81,7 @@ pub(super) struct Greeted {
 }
 
 /// Waits for Node to connect and to say Hello.
-pub(super) async fn greet(listener: &UnixListener) -> Result<Greeted, Error> {
+pub(super) async fn greet(listener: &UnixListener, sandbox: Sandbox) -> Result<Greeted, Error> {
     let (mut stream, _) = listener
         .accept()
         .await
@@ -97,16 +98,29 @@ pub(super) async fn greet(listener: &UnixListener) -> Result<Greeted, Error> {
         return Err(Error::Handshake("its first message is no Hello".into()));
     };
     sluice_proto::check_protocol(protocol).map_err(Error::Handshake)?;
-    sealed(&posture).map_err(Error::NotSealed)?;
+    sealed(&posture, sandbox).map_err(Error::NotSealed)?;
     Ok(Greeted { stream, node })
 }
 
 /// Whether a container is as tight as promised; if not, each thing that is not.
-pub(super) fn sealed(posture: &Posture) -> Result<(), String> {
+/// gVisor tells nothing of filter and privileges: `launch` looks at those from outside.
+pub(super) fn sealed(posture: &Posture, sandbox: Sandbox) -> Result<(), String> {
+    let hosts_kernel = sandbox == Sandbox::Container;
     let faults = [
+        (
+            posture.gvisor == hosts_kernel,
+            format!(
+                "its kernel is {}",
+                if posture.gvisor {
+                    "gVisor's"
+                } else {
+                    "the host's, and gVisor was asked for"
+                }
+            ),
+        ),
         (posture.uid == 0, "Node runs as root".to_owned()),
         (
-            !posture.no_new_privileges,
+            hosts_kernel && !posture.no_new_privileges,
             "new privileges can be gained (NoNewPrivs is 0)".to_owned(),
         ),
         (
@@ -114,7 +128,7 @@ pub(super) fn sealed(posture: &Posture) -> Result<(), String> {
             format!("it has capabilities ({:#x})", posture.capabilities),
         ),
         (
-            posture.seccomp != 2,
+            hosts_kernel && posture.seccomp != 2,
             format!("no seccomp filter is on (mode {})", posture.seccomp),
         ),
         (posture.root_writable, "its root can be written".to_owned()),
@@ -464,9 +478,19 @@ mod tests {
             capabilities: 0,
             seccomp: 2,
             root_writable: false,
+            gvisor: false,
         };
-        assert_eq!(sealed(&tight), Ok(()));
+        assert_eq!(sealed(&tight, Sandbox::Container), Ok(()));
+        assert!(sealed(&tight, Sandbox::Gvisor).is_err(), "it is not gVisor");
+        let gvisor = Posture {
+            no_new_privileges: false,
+            seccomp: 0,
+            gvisor: true,
+            ..tight.clone()
+        };
+        assert_eq!(sealed(&gvisor, Sandbox::Gvisor), Ok(()));
         let holes = [
+            gvisor,
             Posture {
                 uid: 0,
                 ..tight.clone()
@@ -489,7 +513,7 @@ mod tests {
             },
         ];
         for hole in holes {
-            assert!(sealed(&hole).is_err(), "{hole:?}");
+            assert!(sealed(&hole, Sandbox::Container).is_err(), "{hole:?}");
         }
     }
 }

@@ -7,12 +7,13 @@ use async_std::future::timeout;
 use async_std::os::unix::net::UnixListener;
 use futures::FutureExt;
 
-use crate::config::Network;
+use crate::config::{Network, Sandbox};
 use crate::runtime::death::Exit;
 use crate::runtime::directory::{self, Directory};
 use crate::runtime::harness::{Greeted, greet};
 use crate::runtime::sandbox::{Host, Spec};
 use crate::runtime::{Error, Runtime, network};
+use crate::shutdown::unblock;
 
 /// How long Node may take to connect: it needs 100 ms, and 50 times that on a host out of CPU.
 const HELLO_MAX: Duration = Duration::from_secs(15);
@@ -30,6 +31,10 @@ pub(super) async fn launch<R: Runtime>(
     directory: &Directory,
 ) -> Result<(Greeted, Option<i32>), Error> {
     let pid = runtime.start(spec, host).await?;
+    if let Some(pid) = pid {
+        let sandbox = spec.sandbox;
+        unblock(move || apart(pid, sandbox)).await?;
+    }
     // Node boots while the policy is applied; no user code is there before the Load.
     let (greeted, ()) = futures::try_join!(
         greeted(runtime, spec, listener, directory),
@@ -44,7 +49,7 @@ async fn greeted<R: Runtime>(
     listener: &UnixListener,
     directory: &Directory,
 ) -> Result<Greeted, Error> {
-    let greeting = timeout(HELLO_MAX, greet(listener)).fuse();
+    let greeting = timeout(HELLO_MAX, greet(listener, spec.sandbox)).fuse();
     let ending = async {
         async_std::task::sleep(HELLO_SUSPICIOUS).await;
         match runtime.wait(&spec.name).await {
@@ -63,6 +68,31 @@ async fn greeted<R: Runtime>(
         })?,
         exit = ending => Err(died_early(&exit, directory).await),
     }
+}
+
+/// What only this side can see: that the container has a network namespace of
+/// its own, and, for gVisor, that the process which is its kernel is filtered.
+fn apart(pid: i32, sandbox: Sandbox) -> Result<(), Error> {
+    let namespace = |of: &str| {
+        std::fs::read_link(format!("/proc/{of}/ns/net"))
+            .map_err(|error| Error::NotSealed(format!("its network namespace is unknown: {error}")))
+    };
+    if namespace(&pid.to_string())? == namespace("self")? {
+        return Err(Error::NotSealed(
+            "it is in this host's network namespace".into(),
+        ));
+    }
+    if sandbox == Sandbox::Gvisor {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let filtered = status.lines().any(|line| line == "Seccomp:\t2");
+        let bound = status.lines().any(|line| line == "NoNewPrivs:\t1");
+        if !filtered || !bound {
+            return Err(Error::NotSealed(
+                "gVisor's own process has no filter on".into(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 async fn apply_policy(spec: &Spec, pid: Option<i32>) -> Result<(), Error> {

@@ -41,6 +41,7 @@ impl House {
             cpus: 1,
             pids: 64,
             idle: Duration::from_secs(600),
+            sandbox: crate::config::Sandbox::Container,
             network: crate::config::Network::None,
             reach: crate::config::Reach::default(),
             egress: crate::config::EgressConfig::default(),

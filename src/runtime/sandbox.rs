@@ -13,7 +13,7 @@ use url::Url;
 
 use sluice_proto::harness::{HARNESS_DIR, RUN_DIR};
 
-use crate::config::{EgressConfig, Network, Reach, RuntimeConfig};
+use crate::config::{EgressConfig, Network, Reach, RuntimeConfig, Sandbox};
 use crate::runtime::Owner;
 use crate::runtime::directory::{Directory, ROOTS_NAME};
 use crate::runtime::node::SECCOMP;
@@ -51,6 +51,7 @@ pub struct Spec {
     pub name: String,
     pub image: String,
     pub owner: Owner,
+    pub sandbox: Sandbox,
     pub network: Network,
     /// What `network` reaches; no matter of the engine's.
     pub reach: Reach,
@@ -106,6 +107,7 @@ impl Spec {
             name,
             image: config.image.clone(),
             owner: owner.clone(),
+            sandbox: config.sandbox,
             network,
             reach: config.reach.clone(),
             environment: environment(network, &config.egress),
@@ -279,6 +281,16 @@ fn environment(network: Network, egress: &EgressConfig) -> Vec<(&'static str, St
     pairs
 }
 
+/// The script that Podman calls as its OCI runtime for gVisor. A user's cgroups
+/// are not runsc's to make; `host` is the container's own network namespace,
+/// where the policy is; and the harness's socket is the host's, mounted into it.
+pub fn gvisor_wrapper(runsc: &std::path::Path) -> String {
+    format!(
+        "#!/bin/sh\nexec '{}' --ignore-cgroups --network=host --host-uds=open \"$@\"\n",
+        runsc.display()
+    )
+}
+
 fn without_password(proxy: &Url) -> String {
     let mut bare = proxy.clone();
     // Neither can fail: what has a host can have a user, and none.
@@ -301,6 +313,7 @@ mod tests {
                 agent: "agent-id".into(),
                 worker: 3,
             },
+            sandbox: Sandbox::Container,
             network,
             reach: Reach::default(),
             environment: Vec::new(),

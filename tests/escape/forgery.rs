@@ -31,9 +31,7 @@ const LIES: [&str; 12] = [
     r#"{"log": {"invocation": 0, "level": "info"}}"#,
 ];
 
-#[async_std::test]
-async fn a_lie_ends_the_runtime_that_tells_it_and_touches_no_other() {
-    let engine = Engine::start().await;
+pub async fn a_lie_ends_the_runtime_that_tells_it_and_touches_no_other(engine: Engine) {
     let house = House::start(engine.config(), engine.owner()).await;
     let pace = Pace::take(&house).await;
     let honest = house.flow("honest").await;
@@ -66,9 +64,7 @@ async fn a_lie_ends_the_runtime_that_tells_it_and_touches_no_other() {
     house.stop().await;
 }
 
-#[async_std::test]
-async fn sdk_calls_are_bounded_and_belong_to_the_invocation_that_makes_them() {
-    let engine = Engine::start().await;
+pub async fn sdk_calls_are_bounded_and_belong_to_the_invocation_that_makes_them(engine: Engine) {
     let house = House::start(engine.config(), engine.owner()).await;
     let lease = house.claim(&app("calls"), APP).await.expect("a runtime");
     let (answers, most) = sync(&lease, "calls").await;

@@ -7,9 +7,7 @@ const APP: &str = include_str!("../apps/escape/kernel.mjs");
 /// What the kernel may answer instead of doing it: not permitted, not there.
 const REFUSALS: [&str; 2] = ["EPERM", "38"];
 
-#[async_std::test]
-async fn the_kernel_refuses_what_would_lead_out() {
-    let engine = Engine::start().await;
+pub async fn the_kernel_refuses_what_would_lead_out(engine: Engine) {
     let house = House::start(engine.config(), engine.owner()).await;
     let lease = house.claim(&app("kernel"), APP).await.expect("a runtime");
     let answers = value(&end(start(&lease, "callKernel()", 20_000).await).await);

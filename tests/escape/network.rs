@@ -50,9 +50,7 @@ fn own_address() -> Option<Ipv4Addr> {
     }
 }
 
-#[async_std::test]
-async fn metadata_link_local_and_the_host_are_closed_in_every_policy() {
-    let engine = Engine::start().await;
+pub async fn metadata_link_local_and_the_host_are_closed_in_every_policy(engine: Engine) {
     let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     for network in [Network::None, Network::Private, Network::Full] {
@@ -85,9 +83,10 @@ async fn metadata_link_local_and_the_host_are_closed_in_every_policy() {
             assert!(REFUSALS.contains(&answer), "{network:?} {target}: {answer}");
         }
         let loopback = evaluate(&lease, &format!("connect('127.0.0.1', {port})")).await;
-        assert_eq!(
-            loopback, "ECONNREFUSED",
-            "its own loopback, with nobody there"
+        // Its own loopback, with nobody there; gVisor without a network has not even that.
+        assert!(
+            ["ECONNREFUSED", "ENETUNREACH"].contains(&loopback.as_str().expect("a word")),
+            "{loopback}"
         );
         let sent = evaluate(&lease, "datagram('169.254.169.254', 53)").await;
         assert!(
@@ -113,9 +112,7 @@ async fn metadata_link_local_and_the_host_are_closed_in_every_policy() {
 
 /// Two runtimes never share a network, so the test itself lays a wire between
 /// two of them, and the policy decides what goes over it.
-#[async_std::test]
-async fn a_private_network_reaches_what_is_allowed_and_no_more() {
-    let engine = Engine::start().await;
+pub async fn a_private_network_reaches_what_is_allowed_and_no_more(engine: Engine) {
     let mut config = engine.config();
     config.network = Network::Private;
     config.reach = Reach {

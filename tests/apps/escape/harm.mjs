@@ -112,10 +112,6 @@ const harm = {
     }
     JSON.parse = JSON.stringify = Object.keys = Reflect.apply = Buffer.from = lie;
     globalThis.setImmediate = process.nextTick = globalThis.queueMicrotask = lie;
-    const define = Object.defineProperty;
-    const trap = { __proto__: null, configurable: true, get: () => { throw new Error('trapped'); }, set: () => { throw new Error('trapped'); } };
-    const names = ['bundle', 'invoke', 'ping', 'abort', 'handler', 'payload', 'then', 'key', 'cause', '0'];
-    for (let at = 0; at < names.length; at++) define(Object.prototype, names[at], trap);
     return 'done';
   },
 };
