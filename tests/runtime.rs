@@ -109,6 +109,33 @@ async fn bundles_are_loaded_once_and_a_bad_one_says_why() {
     house.stop().await;
 }
 
+/// Expressions that end their runtime or their time, and what is to be said of each.
+const DEATHS: [(&str, Cause); 7] = [
+    ("process.exit(3)", Cause::Crashed),
+    ("process.abort()", Cause::Crashed),
+    // It lives on, but has cut the line to us.
+    (
+        "(() => {
+            const fs = process.getBuiltinModule('node:fs');
+            for (const fd of fs.readdirSync('/proc/self/fd')) {
+                try { if (fs.readlinkSync('/proc/self/fd/' + fd).startsWith('socket')) fs.closeSync(Number(fd)) } catch {}
+            }
+            return new Promise(() => {});
+        })()",
+        Cause::Crashed,
+    ),
+    ("new Promise(() => {})", Cause::Timeout),
+    ("(() => { while (true) {} })()", Cause::EventLoopBlocked),
+    (
+        "(() => { const all = []; while (true) all.push(new Array(1e5).fill(1.5)) })()",
+        Cause::OutOfMemory,
+    ),
+    (
+        "(async () => { const all = []; while (true) { all.push(Buffer.alloc(4e6, 1)); await new Promise((r) => setTimeout(r, 1)) } })()",
+        Cause::OutOfMemory,
+    ),
+];
+
 #[async_std::test]
 async fn each_death_is_told_by_its_true_cause_and_harms_no_other() {
     let engine = Engine::start().await;
@@ -118,32 +145,7 @@ async fn each_death_is_told_by_its_true_cause_and_harms_no_other() {
     let bystander = house.flow("bystander").await;
     let waiting = "new Promise((resolve) => setTimeout(resolve, 60_000))";
     let beside = start(&bystander, waiting, 120_000).await;
-    let cases = [
-        ("process.exit(3)", Cause::Crashed),
-        ("process.abort()", Cause::Crashed),
-        // It lives on, but has cut the line to us.
-        (
-            "(() => {
-                const fs = process.getBuiltinModule('node:fs');
-                for (const fd of fs.readdirSync('/proc/self/fd')) {
-                    try { if (fs.readlinkSync('/proc/self/fd/' + fd).startsWith('socket')) fs.closeSync(Number(fd)) } catch {}
-                }
-                return new Promise(() => {});
-            })()",
-            Cause::Crashed,
-        ),
-        ("new Promise(() => {})", Cause::Timeout),
-        ("(() => { while (true) {} })()", Cause::EventLoopBlocked),
-        (
-            "(() => { const all = []; while (true) all.push(new Array(1e5).fill(1.5)) })()",
-            Cause::OutOfMemory,
-        ),
-        (
-            "(async () => { const all = []; while (true) { all.push(Buffer.alloc(4e6, 1)); await new Promise((r) => setTimeout(r, 1)) } })()",
-            Cause::OutOfMemory,
-        ),
-    ];
-    for (expression, expected) in cases {
+    for (expression, expected) in DEATHS {
         let name = format!("bad {expected}");
         let timeout_ms = match expected {
             Cause::Timeout | Cause::EventLoopBlocked => 300,
