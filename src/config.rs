@@ -162,6 +162,8 @@ impl<'a> Reader<'a> {
             cpus: self.number("SLUICE_RUNTIME_CPUS", 1, 1, 1_024),
             pids: self.number("SLUICE_RUNTIME_PIDS", 64, 16, 100_000),
             idle: self.seconds("SLUICE_RUNTIME_IDLE_S", 600),
+            pause: self.seconds("SLUICE_RUNTIME_PAUSE_S", 10),
+            age: self.seconds("SLUICE_RUNTIME_AGE_S", 6 * 3_600),
             sandbox: self.sandbox(),
             network,
             reach,

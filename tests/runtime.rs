@@ -318,6 +318,102 @@ async fn more_identities_than_runtimes_all_get_their_turn() {
 }
 
 #[async_std::test]
+async fn a_hundred_identities_on_twelve_runtimes_wait_alike() {
+    const IDENTITIES: usize = 100;
+    let engine = Engine::start().await;
+    let mut config = engine.config();
+    config.runtimes_max = 12;
+    let house = House::start(config, engine.owner()).await;
+    let begun = Instant::now();
+    let all = (0..IDENTITIES).map(|number| {
+        let house = &house;
+        async move {
+            let name = format!("flow {number}");
+            let jobs = (0..20).map(|_| house.evaluate(&name, "'done'", 60_000));
+            for ended in join_all(jobs).await {
+                assert_eq!(value(&ended), "done");
+            }
+            assert!(house.pool.status().total() <= 12, "{:?}", house.pool);
+            begun.elapsed()
+        }
+    });
+    let waits = join_all(all).await;
+    let share = waits.iter().sum::<Duration>() / IDENTITIES as u32;
+    let longest = waits.iter().max().expect("there are some");
+    println!("2,000 jobs in {longest:?}; an identity waits {share:?} on average");
+    assert!(*longest <= share * 3, "{longest:?} against {share:?}");
+    house.stop().await;
+}
+
+#[async_std::test]
+async fn an_idle_runtime_is_paused_and_its_next_call_is_quick() {
+    let engine = Engine::start().await;
+    let mut config = engine.config();
+    config.pause = Duration::from_millis(500);
+    let house = House::start(config, engine.owner()).await;
+    let lease = house.flow("paused").await;
+    let container = lease.container().to_owned();
+    let count = "(globalThis.beats = 0, setInterval(() => globalThis.beats++, 10), 1)";
+    assert_eq!(value(&end(start(&lease, count, 5_000).await).await), 1);
+    drop(lease);
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        until("the pause", || house.pool.status().paused == 1).await;
+        let begun = Instant::now();
+        let lease = house.flow("paused").await;
+        assert_eq!(value(&end(start(&lease, "6 * 7", 5_000).await).await), 42);
+        times.push(begun.elapsed());
+        assert_eq!(
+            (lease.container(), lease.origin()),
+            (&*container, Origin::Warm)
+        );
+    }
+    let resumed = median(times);
+    println!("paused to result {resumed:?}");
+    assert!(resumed < Duration::from_millis(30), "{resumed:?}");
+
+    // While it is paused it does nothing at all.
+    let beats = async || {
+        let lease = house.flow("paused").await;
+        value(&end(start(&lease, "globalThis.beats", 5_000).await).await)
+    };
+    let before = beats().await.as_u64().expect("a number");
+    until("the pause", || house.pool.status().paused == 1).await;
+    async_std::task::sleep(Duration::from_secs(2)).await;
+    let after = beats().await.as_u64().expect("a number");
+    assert!(after - before < 200, "{before} {after}");
+
+    // One that is not there any more when it should wake is replaced, and nobody hears of it.
+    until("the pause", || house.pool.status().paused == 1).await;
+    let kill = ["kill", "--signal", "KILL", &container];
+    let killed = std::process::Command::new("podman").args(kill).output();
+    assert!(killed.expect("podman runs").status.success());
+    assert_eq!(
+        value(&house.evaluate("paused", "'again'", 10_000).await),
+        "again"
+    );
+    house.stop().await;
+}
+
+#[async_std::test]
+async fn an_old_runtime_is_replaced_when_its_last_invocation_ends() {
+    let engine = Engine::start().await;
+    let mut config = engine.config();
+    config.age = Duration::from_millis(800);
+    let house = House::start(config, engine.owner()).await;
+    let lease = house.flow("old").await;
+    let old = lease.container().to_owned();
+    let waits = "new Promise((resolve) => setTimeout(() => resolve('kept'), 2_000))";
+    let kept = start(&lease, waits, 20_000).await;
+    async_std::task::sleep(Duration::from_millis(1_000)).await;
+    let lease = house.flow("old").await;
+    assert_ne!(lease.container(), old, "it was too old for a new claim");
+    assert_eq!(value(&end(kept).await), "kept");
+    drop(lease);
+    house.stop().await;
+}
+
+#[async_std::test]
 async fn starts_and_warm_invocations_are_fast() {
     let engine = Engine::start().await;
     let mut config = engine.config();

@@ -92,6 +92,10 @@ pub struct RuntimeConfig {
     pub cpus: u32,
     pub pids: u32,
     pub idle: Duration,
+    /// After so long without an invocation a runtime is stopped in its tracks.
+    pub pause: Duration,
+    /// A runtime that is older gets no new invocation.
+    pub age: Duration,
     pub sandbox: Sandbox,
     pub network: Network,
     pub reach: Reach,

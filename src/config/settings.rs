@@ -89,6 +89,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("SLUICE_RUNTIME_CPUS", "1"),
     setting("SLUICE_RUNTIME_PIDS", "64"),
     setting("SLUICE_RUNTIME_IDLE_S", "600"),
+    setting("SLUICE_RUNTIME_PAUSE_S", "10"),
+    setting("SLUICE_RUNTIME_AGE_S", "21600"),
     setting("SLUICE_RUNTIME_NETWORK", "full"),
     setting(
         "SLUICE_RUNTIME_NETWORK_ALLOW",

@@ -25,8 +25,16 @@ const TICKS_IDLE: u32 = 20;
 /// kernel's hundredths.
 const IDLE_CPU_MAX: u64 = 50;
 
+/// What the clock holds runtimes to.
+pub(super) struct Watch {
+    pub(super) memory_bytes_max: u64,
+    /// Without an invocation for this long, a runtime is paused.
+    pub(super) pause: Duration,
+}
+
 /// Looks until the pool has stopped.
-pub(super) async fn clock(shared: Arc<Shared>, memory_bytes_max: u64) {
+pub(super) async fn clock(shared: Arc<Shared>, watch: Watch) {
+    let memory_bytes_max = watch.memory_bytes_max;
     let stopped = shared.stop_receiver();
     let mut ticks: u32 = 0;
     let mut busy_before = HashMap::new();
@@ -40,6 +48,10 @@ pub(super) async fn clock(shared: Arc<Shared>, memory_bytes_max: u64) {
         }
         if ticks.is_multiple_of(TICKS_IDLE) {
             watch_idle(&shared, &mut busy_before);
+            let mut ledger = shared.ledger();
+            for handle in ledger.pause(Instant::now(), watch.pause) {
+                handle.conversation.pause();
+            }
         }
         let watched = if whole {
             shared.ledger().loaded_ones()

@@ -20,6 +20,9 @@ use async_std::future::timeout;
 use async_std::io::{ReadExt, WriteExt};
 use async_std::os::unix::net::{UnixListener, UnixStream};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use sluice_proto::codec::{self, HARNESS_MESSAGE_BYTES_MAX};
 use sluice_proto::harness::{Answer, FromRuntime, Posture, ToRuntime};
 use sluice_proto::report::{Cause, Failure};
@@ -42,6 +45,10 @@ const OUTGOING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the Hello may take once Node has connected: it is the first thing it writes.
 const HELLO_MAX: Duration = Duration::from_secs(5);
 
+/// How long a paused runtime may take to answer: it needs less than a
+/// millisecond, and a job waits meanwhile.
+const WAKE_MAX: Duration = Duration::from_secs(1);
+
 /// The largest Hello, in bytes; ours has about 200.
 const HELLO_BYTES_MAX: usize = 4 * 1024;
 
@@ -53,6 +60,7 @@ pub struct Conversation {
     container: String,
     /// The process in this process's own view, where it has one.
     pid: Option<i32>,
+    born: Option<String>,
     table: Mutex<Table>,
     outgoing: Mutex<Outgoing>,
     wake_writer: channel::Sender<()>,
@@ -158,6 +166,7 @@ impl Conversation {
         let conversation = Arc::new(Self {
             container,
             pid,
+            born: pid.and_then(born),
             table: Mutex::default(),
             outgoing: Mutex::default(),
             wake_writer,
@@ -234,6 +243,31 @@ impl Conversation {
     pub(super) fn abort(&self, invocation: u32) {
         let due = self.table().abort(invocation, Instant::now());
         self.act(due);
+    }
+
+    /// Stops every thread of it until [`Conversation::wake`].
+    pub(super) fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on, and says whether it echoes in time.
+    pub(super) async fn wake(&self) -> bool {
+        self.signal(Signal::SIGCONT);
+        let (ping, echo) = self.table().probe();
+        self.send(&ping);
+        matches!(timeout(WAKE_MAX, echo).await, Ok(Ok(())))
+    }
+
+    /// Signals its first process, which is this user's to signal as the owner
+    /// of its user namespace; never another that has its number now.
+    fn signal(&self, signal: Signal) {
+        let Some(pid) = self.pid else {
+            return;
+        };
+        if self.born.is_some() && born(pid) == self.born {
+            // Refused means that it goes on as it is, which the echo will tell.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
     }
 
     /// Asks for its end, as soon as nobody uses it.
@@ -354,6 +388,13 @@ impl std::fmt::Debug for Conversation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Conversation({})", self.container)
     }
+}
+
+/// When a process began, as the kernel counts it.
+fn born(pid: i32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19).map(str::to_owned)
 }
 
 /// Tells the keeper of the end however the reader ends, also by a panic.

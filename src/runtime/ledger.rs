@@ -41,6 +41,7 @@ pub(super) struct Limits {
     /// What the runtimes of apps reach.
     pub(super) app_network: Network,
     pub(super) idle: Duration,
+    pub(super) age: Duration,
 }
 
 #[derive(Debug)]
@@ -68,6 +69,8 @@ struct Slot<T> {
     /// Live: since when it is. Going: whatever it was.
     since: Instant,
     last_used: Instant,
+    /// Stopped until its next claim.
+    paused: bool,
     /// No new claims; goes when the last one ends.
     closing: Closing,
 }
@@ -102,6 +105,8 @@ struct Want {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claim<T> {
     Warm(Number, T),
+    /// The same, but it is to be woken before it is used.
+    Paused(Number, T),
     /// Fetch the bundle and wait for a runtime to load it into.
     Lead(Ticket),
     /// Wait for what the leader loads.
@@ -140,6 +145,7 @@ impl Limits {
             stems_app,
             app_network: config.network,
             idle: config.idle,
+            age: config.age,
         }
     }
 
@@ -186,7 +192,12 @@ impl<T: Clone> Ledger<T> {
         {
             slot.in_use += 1;
             slot.last_used = now;
-            return Claim::Warm(number, handle.clone());
+            let handle = handle.clone();
+            return if std::mem::take(&mut slot.paused) {
+                Claim::Paused(number, handle)
+            } else {
+                Claim::Warm(number, handle)
+            };
         }
         let ticket = self.next_ticket;
         if let Some(want) = self.wants.get_mut(identity) {
@@ -401,6 +412,21 @@ impl<T: Clone> Ledger<T> {
         self.slots.values().filter_map(talks).collect()
     }
 
+    /// Those that nobody has used for `time` count as paused from now on. The
+    /// caller stops them before it lets the ledger go, or a claim could come between.
+    pub(super) fn pause(&mut self, now: Instant, time: Duration) -> Vec<T> {
+        let pauses = |slot: &mut Slot<T>| match &slot.state {
+            State::Live(_, handle)
+                if slot.in_use == 0 && !slot.paused && now >= slot.last_used + time =>
+            {
+                slot.paused = true;
+                Some(handle.clone())
+            }
+            _ => None,
+        };
+        self.slots.values_mut().filter_map(pauses).collect()
+    }
+
     /// Those with an identity that nobody has used for `time`.
     pub(super) fn idle_for(&self, now: Instant, time: Duration) -> Vec<T> {
         let idles = |slot: &Slot<T>| match &slot.state {
@@ -431,6 +457,7 @@ impl<T: Clone> Ledger<T> {
                 State::Starting => &mut status.starting,
                 State::Stem(_) => &mut status.stems,
                 State::Loading(..) => &mut status.loading,
+                State::Live(..) if slot.paused => &mut status.paused,
                 State::Live(..) if slot.in_use == 0 => &mut status.idle,
                 State::Live(..) => &mut status.busy,
                 State::Going => &mut status.going,
@@ -481,6 +508,7 @@ impl<T: Clone> Ledger<T> {
             in_use: 0,
             since: now,
             last_used: now,
+            paused: false,
             closing: Closing::No,
         };
         self.slots.insert(number, slot);

@@ -130,6 +130,8 @@ fn runtime_config(dir: &Path) -> RuntimeConfig {
         cpus: 1,
         pids: 16,
         idle: Duration::from_secs(600),
+        pause: Duration::from_secs(600),
+        age: Duration::from_secs(3_600),
         sandbox: Sandbox::Container,
         network: Network::None,
         reach: Reach::default(),

@@ -10,6 +10,9 @@ const JOBS: usize = 60;
 /// Slower than this times what it was is not normal any more.
 const RATIO_MAX: u32 = 3;
 
+/// How often it is measured before it is said to be slow.
+const TRIES: usize = 10;
+
 /// Below this a difference is the machine's, not the neighbour's.
 const FLOOR: Duration = Duration::from_millis(3);
 
@@ -28,15 +31,20 @@ impl Pace {
         }
     }
 
-    /// The next jobs of another identity run at normal speed.
+    /// The next jobs of another identity run at normal speed. A busy machine is
+    /// slow for a moment; what goes on in a runtime would be so for longer.
     pub async fn check(&self, house: &House, after: &str) {
-        let now = measure(house).await;
         let most = (self.before * RATIO_MAX).max(FLOOR);
-        assert!(
-            now <= most,
-            "after {after} another identity takes {now:?} for a job, before it was {:?}",
-            self.before
-        );
+        let mut took = Vec::new();
+        for _ in 0..TRIES {
+            let now = measure(house).await;
+            if now <= most {
+                return;
+            }
+            took.push(now);
+        }
+        let before = self.before;
+        panic!("after {after} another identity takes {took:?} for a job, before it was {before:?}");
     }
 }
 

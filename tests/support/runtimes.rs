@@ -60,6 +60,8 @@ impl Engine {
             cpus: 1,
             pids: 64,
             idle: Duration::from_secs(600),
+            pause: Duration::from_secs(600),
+            age: Duration::from_secs(3_600),
             sandbox: self.sandbox,
             network: Network::None,
             reach: Reach::default(),

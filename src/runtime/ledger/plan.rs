@@ -14,6 +14,7 @@ impl<T: Clone> Ledger<T> {
         let mut steps = Vec::new();
         self.assign(&mut steps);
         self.retire_idle(now, &mut steps);
+        self.retire_old(now, &mut steps);
         if self.line.is_empty() {
             self.take_turns_back();
         }
@@ -142,6 +143,21 @@ impl<T: Clone> Ledger<T> {
             .collect();
         for number in idle {
             self.destroy(number, steps);
+        }
+    }
+
+    /// What a runtime gathers over hours, leaks and half-closed connections, goes with it.
+    fn retire_old(&mut self, now: Instant, steps: &mut Vec<Step<T>>) {
+        let old: Vec<Number> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot.state, State::Live(..)))
+            .filter(|(_, slot)| slot.closing != Closing::Retires)
+            .filter(|(_, slot)| now >= slot.since + self.limits.age)
+            .map(|(&number, _)| number)
+            .collect();
+        for number in old {
+            steps.extend(self.retire(number));
         }
     }
 

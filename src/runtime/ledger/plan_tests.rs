@@ -9,6 +9,7 @@ use super::*;
 use crate::runtime::ledger::{Claim, Limits, Ticket};
 
 const IDLE: Duration = Duration::from_secs(600);
+const AGE: Duration = Duration::from_secs(3_600);
 
 fn ledger(runtimes_max: usize, stems_none: usize, stems_app: usize) -> Ledger<u64> {
     let limits = Limits {
@@ -17,6 +18,7 @@ fn ledger(runtimes_max: usize, stems_none: usize, stems_app: usize) -> Ledger<u6
         stems_app,
         app_network: Network::Full,
         idle: IDLE,
+        age: AGE,
     };
     let mut ledger = Ledger::new(limits, "not yet".into());
     for network in NETWORKS {
