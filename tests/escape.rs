@@ -28,10 +28,10 @@ use sluice::config::Sandbox;
 macro_rules! attempts {
     ($($module:ident::$name:ident,)*) => {
         mod container {
-            use super::{Engine, Sandbox};
+            use super::Engine;
             $(#[async_std::test]
             async fn $name() {
-                crate::$module::$name(Engine::of(Sandbox::Container).await).await;
+                crate::$module::$name(Engine::start().await).await;
             })*
         }
         mod gvisor {

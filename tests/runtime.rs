@@ -13,7 +13,7 @@ use serde_json::json;
 use sluice::config::Network;
 use sluice_proto::report::{Cause, Failure, Origin};
 
-use runtimes::{Engine, House, app, cause, end, flow, serve, start, until, value};
+use runtimes::{Engine, House, app, cause, end, flow, serve, socket, start, until, value};
 
 #[async_std::test]
 async fn a_runtime_is_sealed_and_is_its_identitys_alone() {
@@ -257,7 +257,9 @@ async fn a_restart_of_podman_is_survived_and_said() {
     let mut engine = Engine::start().await;
     let house = House::start(engine.config(), engine.owner()).await;
     let warm = house.flow("warm").await;
-    engine.stop_service();
+    engine.service.kill().expect("the service is ours to kill");
+    engine.service.wait().expect("it ends");
+    std::fs::remove_file(socket(engine.dir.path())).expect("its socket is left");
     assert_eq!(value(&end(start(&warm, "1", 5_000).await).await), 1);
     let failure = house
         .claim(&flow("cold"), "")

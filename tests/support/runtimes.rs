@@ -77,12 +77,6 @@ impl Engine {
         }
     }
 
-    pub fn stop_service(&mut self) {
-        self.service.kill().expect("the service is ours to kill");
-        self.service.wait().expect("it ends");
-        std::fs::remove_file(socket(self.dir.path())).expect("its socket is left");
-    }
-
     pub fn containers(&self) -> Vec<String> {
         let filter = format!("label=io.sluice.agent={}", self.owner().agent);
         let output = Command::new("podman")
