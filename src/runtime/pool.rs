@@ -149,10 +149,7 @@ impl Pool {
         // Before the first claim: nothing of an earlier life may be left or in the way.
         keeper.heal().await;
         tasks.spawn("runtime keeper", keeper.run(shutdown.clone()));
-        tasks.spawn(
-            "runtime clock",
-            clock::clock(Arc::clone(&shared), watch),
-        );
+        tasks.spawn("runtime clock", clock::clock(Arc::clone(&shared), watch));
         Ok(Self { shared })
     }
 
