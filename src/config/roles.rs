@@ -136,6 +136,9 @@ pub struct AgentConfig {
     /// The private node takes no messages while it holds more.
     pub broker_memory_bytes: u64,
     pub drain: Duration,
+    /// `host:port` of the local API beside its unix socket, with the token it takes.
+    pub api: Option<(String, String)>,
+    pub egress: EgressConfig,
     /// Every setting that is set, under its first name: what children are given is chosen from it.
     pub set: Vec<(String, String)>,
 }
