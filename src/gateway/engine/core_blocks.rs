@@ -19,6 +19,7 @@ mod schemas;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::gateway::engine::definition;
 use crate::gateway::engine::schedule::{self, Schedule};
 use crate::gateway::engine::schema;
 use crate::gateway::engine::types::json_schema::kind;
@@ -60,8 +61,9 @@ pub enum Step {
         request: Request,
         pool: Option<String>,
     },
-    /// Answer the open HTTP request among the ancestors with these arguments of
-    /// `http.respond`.
+    /// Answer the open HTTP request with these arguments of `http.respond`. Which
+    /// one: the endpoint emits its requests as echoes, so it is the `requestId`
+    /// in the body of the handled event's echo for this block.
     Respond { args: Value },
 }
 
@@ -246,6 +248,18 @@ pub fn endpoint_path<'p>(
         // `/hooks` does not own `/hooksmith`.
         _ => None,
     }
+}
+
+/// Whether requests to an endpoint block wait for an event at its response
+/// input; without a link to it they are answered at once with [`accepted`].
+pub fn waits_for_an_answer(block: &definition::Block) -> bool {
+    let respond = block.inputs.get(RESPOND_INPUT);
+    respond.is_some_and(|input| !input.links.is_empty())
+}
+
+/// Arguments of `http.respond` for a request that nobody in the flow answers.
+pub fn accepted(event: &str) -> Value {
+    json!({"statusCode": 202, "body": {"eventId": event}})
 }
 
 fn wake_ms(seconds: Option<&Value>, now_ms: i64) -> Result<i64, String> {

@@ -26,10 +26,10 @@ pub use write::export;
 pub use yaml::{DEFINITION_BYTES_MAX, DEPTH_MAX, NODES_MAX};
 
 /// Blocks of one flow: a canvas of more is not drawn by hand, and graph walks stay short.
-pub const BLOCKS_MAX: usize = 5_000;
+pub const BLOCKS_MAX: usize = 2_000;
 
 /// Links of one flow.
-pub const LINKS_MAX: usize = 50_000;
+pub const LINKS_MAX: usize = 20_000;
 
 /// Complaints that one refusal carries; the rest is counted.
 const FAULTS_SAID_MAX: usize = 10;

@@ -129,6 +129,30 @@ impl Expression {
     }
 }
 
+// === impl Divided ===
+
+impl Divided {
+    /// The whole config once the sources are evaluated: `answers` is the result
+    /// of the evaluation, by field.
+    ///
+    /// # Errors
+    ///
+    /// An answer that is missing, which is a bug of the runtime.
+    pub fn complete(self, answers: Value) -> Result<Map<String, Value>, String> {
+        let mut config = self.constants;
+        let Value::Object(mut answers) = answers else {
+            return Err("the evaluation answered something else than fields".to_owned());
+        };
+        for field in self.sources.into_keys() {
+            match answers.remove(&field) {
+                Some(value) => config.insert(field, value),
+                None => return Err(format!("the evaluation did not answer `{field}`")),
+            };
+        }
+        Ok(config)
+    }
+}
+
 // === impl References ===
 
 impl References {

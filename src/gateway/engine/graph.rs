@@ -26,10 +26,18 @@ use crate::gateway::engine::schema;
 /// The links of a flow, by block name.
 #[derive(Debug, Clone, Default)]
 pub struct Graph<'a> {
-    /// For each block, the links that leave it: output, target, input.
-    leaving: BTreeMap<&'a str, Vec<(&'a str, &'a str, &'a str)>>,
-    /// For each block, the blocks that link to it.
-    sources: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    places: BTreeMap<&'a str, usize>,
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Debug, Clone)]
+struct Node<'a> {
+    name: &'a str,
+    accessor: String,
+    /// The links that leave it: output, place of the target, input.
+    leaving: Vec<(&'a str, usize, &'a str)>,
+    /// The places of the blocks that link to it.
+    sources: BTreeSet<usize>,
 }
 
 /// What a cycle search needs to know about a block.
@@ -50,72 +58,94 @@ impl<'a> Graph<'a> {
     pub fn of(definition: &'a Definition) -> Self {
         let mut graph = Self::default();
         for block in &definition.blocks {
-            graph.leaving.entry(&block.name).or_default();
-            graph.sources.entry(&block.name).or_default();
+            graph.places.insert(&block.name, graph.nodes.len());
+            graph.nodes.push(Node {
+                name: &block.name,
+                accessor: names::accessor(&block.name),
+                leaving: Vec::new(),
+                sources: BTreeSet::new(),
+            });
         }
-        for block in &definition.blocks {
+        for (target, block) in definition.blocks.iter().enumerate() {
             for (input, link) in block
                 .inputs
                 .iter()
                 .flat_map(|(key, input)| input.links.iter().map(move |link| (key, link)))
             {
-                let Some(leaving) = graph.leaving.get_mut(link.block.as_str()) else {
-                    continue;
-                };
-                leaving.push((&link.output, &block.name, input));
-                if let Some(sources) = graph.sources.get_mut(block.name.as_str()) {
-                    sources.insert(&link.block);
+                if let Some(&source) = graph.places.get(link.block.as_str()) {
+                    let leaving = (link.output.as_str(), target, input.as_str());
+                    graph.nodes[source].leaving.push(leaving);
+                    graph.nodes[target].sources.insert(source);
                 }
             }
         }
         graph
     }
 
+    pub fn contains(&self, block: &str) -> bool {
+        self.places.contains_key(block)
+    }
+
     /// Every block whose event may be an ancestor of one that `block` handles.
     /// A block on a cycle is its own ancestor.
     pub fn ancestors(&self, block: &str) -> BTreeSet<&'a str> {
-        let mut found = BTreeSet::new();
-        let mut next = self.sources.get(block).into_iter().flatten();
-        let mut open = next.by_ref().copied().collect::<Vec<_>>();
-        while let Some(name) = open.pop() {
-            if found.insert(name) {
-                open.extend(self.sources.get(name).into_iter().flatten());
-            }
-        }
-        found
+        self.ancestor_nodes(block).map(|node| node.name).collect()
     }
 
     /// The accessors of [`Graph::ancestors`].
     pub fn ancestor_accessors(&self, block: &str) -> BTreeSet<String> {
-        let ancestors = self.ancestors(block).into_iter();
-        ancestors.map(names::accessor).collect()
+        let ancestors = self.ancestor_nodes(block);
+        ancestors.map(|node| node.accessor.clone()).collect()
     }
 
     /// The inputs that an event at `output` of `block` goes to, in a stable order.
     pub fn targets(&self, block: &str, output: &str) -> Vec<(&'a str, &'a str)> {
-        let leaving = self.leaving.get(block).into_iter().flatten();
+        let node = self.places.get(block).map(|place| &self.nodes[*place]);
+        let leaving = node.into_iter().flat_map(|node| &node.leaving);
         leaving
             .filter(|(key, _, _)| *key == output)
-            .map(|(_, target, input)| (*target, *input))
+            .map(|(_, target, input)| (self.nodes[*target].name, *input))
             .collect()
     }
 
     /// The blocks of a cycle on which every event goes around for ever, first
     /// and last the same.
     pub fn endless_cycle<'p>(&self, passing: impl Fn(&str) -> Passing<'p>) -> Option<Vec<&'a str>> {
+        let passing = self.nodes.iter().map(|node| passing(node.name));
+        let passing = passing.collect::<Vec<_>>();
         // A node is an event at an input; its successors are where it leads to.
-        let successors = |&(block, input): &(&'a str, &'a str)| {
-            let passing = passing(block);
-            let leaving = self.leaving.get(block).into_iter().flatten();
+        let successors = |&(place, input): &(usize, &'a str)| {
+            let leaving = self.nodes[place].leaving.iter();
             leaving
-                .filter(|(output, _, _)| passing.leads(input, output))
+                .filter(|(output, _, _)| passing[place].leads(input, output))
                 .map(|(_, target, input)| (*target, *input))
                 .collect::<Vec<_>>()
         };
-        let nodes = self.leaving.values().flatten();
-        let nodes = nodes.map(|(_, target, input)| (*target, *input));
-        let cycle = find_cycle(nodes, successors)?;
-        Some(cycle.into_iter().map(|(block, _)| block).collect())
+        let starts = self.nodes.iter().flat_map(|node| &node.leaving);
+        let starts = starts.map(|(_, target, input)| (*target, *input));
+        let cycle = find_cycle(starts, successors)?;
+        let cycle = cycle.into_iter().map(|(place, _)| self.nodes[place].name);
+        Some(cycle.collect())
+    }
+
+    fn ancestor_nodes(&self, block: &str) -> impl Iterator<Item = &Node<'a>> {
+        let mut found = vec![false; self.nodes.len()];
+        let mut open = self
+            .places
+            .get(block)
+            .copied()
+            .into_iter()
+            .collect::<Vec<_>>();
+        while let Some(place) = open.pop() {
+            for &source in &self.nodes[place].sources {
+                if !found[source] {
+                    found[source] = true;
+                    open.push(source);
+                }
+            }
+        }
+        let nodes = self.nodes.iter().zip(found);
+        nodes.filter(|(_, found)| *found).map(|(node, _)| node)
     }
 }
 
@@ -137,17 +167,25 @@ impl Passing<'_> {
 
 // === Signals ===
 
-/// The block that `signals.<accessor>` means: the one whose name is the plain
-/// form of the accessor before a numbered copy, then the first by name.
-pub fn signal_owner<'a>(definition: &'a Definition, accessor: &str) -> Option<&'a str> {
-    let named = definition.blocks.iter().map(|block| block.name.as_str());
-    named
-        .filter(|name| names::accessor(name) == accessor)
-        .min_by_key(|name| (name.contains('('), *name))
+/// The block that each `signals.<accessor>` means: the one whose name is the
+/// plain form of the accessor before a numbered copy, then the first by name.
+pub fn signal_owners(definition: &Definition) -> BTreeMap<String, &str> {
+    let mut owners = BTreeMap::<String, &str>::new();
+    for block in &definition.blocks {
+        let rank = |name: &str| (name.contains('('), name.to_owned());
+        let owner = owners
+            .entry(names::accessor(&block.name))
+            .or_insert(&block.name);
+        if rank(&block.name) < rank(owner) {
+            *owner = &block.name;
+        }
+    }
+    owners
 }
 
 /// Blocks whose static configs follow each other's signals in a circle.
 pub fn signal_cycle(definition: &Definition) -> Option<Vec<&str>> {
+    let owners = signal_owners(definition);
     let mut follows = BTreeMap::<&str, BTreeSet<&str>>::new();
     for block in &definition.blocks {
         // Without a life cycle no sync can change what others follow.
@@ -155,9 +193,9 @@ pub fn signal_cycle(definition: &Definition) -> Option<Vec<&str>> {
             continue;
         }
         let references = block.config.values().map(|field| field.references());
-        let owners = references.flat_map(|references| references.signals);
-        let owners = owners.filter_map(|(owner, _)| signal_owner(definition, &owner));
-        follows.insert(&block.name, owners.collect());
+        let followed = references.flat_map(|references| references.signals);
+        let followed = followed.filter_map(|(owner, _)| owners.get(&owner).copied());
+        follows.insert(&block.name, followed.collect());
     }
     let successors = |name: &&str| {
         let followed = follows.get(*name).into_iter().flatten();

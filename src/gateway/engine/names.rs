@@ -28,7 +28,7 @@ pub fn accessor(name: &str) -> String {
         }
         let mut letters = lower.chars();
         if let Some(first) = letters.next() {
-            out.extend(first.to_uppercase());
+            out.push(capital(first));
             out.push_str(letters.as_str());
         }
     }
@@ -76,6 +76,15 @@ pub fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
         candidate = format!("{name} ({number})");
     }
     candidate
+}
+
+/// The capital of a letter that has one as a single letter.
+fn capital(letter: char) -> char {
+    let mut capitals = letter.to_uppercase();
+    match (capitals.next(), capitals.next()) {
+        (Some(capital), None) => capital,
+        _ => letter,
+    }
 }
 
 /// Drops what stands in parentheses; a parenthesis without its partner is
@@ -134,6 +143,8 @@ mod tests {
             ("nested (a (b) c) end", "nestedEnd"),
             ("Größe messen", "größeMessen"),
             ("x) y", "xY"),
+            ("2 fast", "2Fast"),
+            ("À ẖ", "àẖ"),
         ] {
             assert_eq!(accessor(name), expected, "{name}");
         }

@@ -10,10 +10,10 @@
 //! once, the first time; a repeating time ("every 10 minutes") follows the real
 //! passing of time. A frequency is a fixed length of time and knows no zone.
 
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
-use jiff::Timestamp;
+use croner::{Cron, Weekday};
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
 /// A cron expression is six fields of short lists.
@@ -28,6 +28,9 @@ pub const FREQUENCY_S_MAX: i64 = 366 * 24 * 60 * 60;
 /// How far ahead an occurrence may lie, in years: 29 February of a year that
 /// is no leap year (2100) is eight years after the last one.
 const YEARS_AHEAD_MAX: i16 = 12;
+
+/// Twelve years in days.
+const DAYS_LOOKED_AT: u16 = 4_383;
 
 /// A schedule that can be due.
 #[derive(Debug, Clone)]
@@ -123,18 +126,16 @@ impl Schedule {
             .build()
             .parse(expression)
             .map_err(|error| bad(error.to_string()))?;
-        let schedule = Self {
+        if !has_a_day(&cron) {
+            return Err(Error::Never(expression.trim().to_owned()));
+        }
+        Ok(Self {
             kind: Kind::Cron {
                 cron: Box::new(cron),
                 zone,
             },
             text: format!("{} ({location})", expression.trim()),
-        };
-        // 1 January 2024 starts a leap year, so every date that exists comes soon after.
-        match schedule.next_after(1_704_067_200_000, 0) {
-            Some(_) => Ok(schedule),
-            None => Err(Error::Never(expression.trim().to_owned())),
-        }
+        })
     }
 
     /// `unit` is second, minute, hour, day or week, with or without its plural.
@@ -195,6 +196,23 @@ impl Schedule {
     pub fn described(&self) -> Value {
         json!({ "schedule": self.text })
     }
+}
+
+/// Whether any day fits. A search for a time that never comes would go through
+/// thousands of years first; this looks at twelve, from a leap year on.
+fn has_a_day(cron: &Cron) -> bool {
+    let first = jiff::civil::date(2024, 1, 1);
+    let days = first.series(1.day()).take(usize::from(DAYS_LOOKED_AT));
+    let mut days = days.map(|day| {
+        let (year, month) = (i32::from(day.year()), day.month().unsigned_abs().into());
+        let in_month = cron.pattern.month_match(month).unwrap_or(false);
+        let day_of_month = day.day().unsigned_abs().into();
+        let weekday = day.weekday().to_sunday_zero_offset().unsigned_abs();
+        let weekday = Weekday::from_days_from_sunday(weekday.into());
+        let fits = || cron.pattern.day_match(year, month, day_of_month, weekday);
+        in_month && fits().unwrap_or(false)
+    });
+    days.any(|fits| fits)
 }
 
 #[cfg(test)]
@@ -333,7 +351,22 @@ mod tests {
             Schedule::cron("0 0 30 2 *", "UTC").expect_err("no such day"),
             Error::Never("0 0 30 2 *".to_owned())
         );
-        assert!(Schedule::cron("0 0 29 2 *", "UTC").is_ok());
+        for never in ["0 0 31 2,4,6,9,11 *", "* * * 31 4 *"] {
+            assert!(matches!(Schedule::cron(never, "UTC"), Err(Error::Never(_))));
+        }
+        for rare in [
+            "0 0 29 2 *",
+            "0 0 L 2 *",
+            "0 0 29 2 1#5",
+            "0 0 * * 5L",
+            "0 0 15W * *",
+        ] {
+            let schedule = Schedule::cron(rare, "UTC").expect("a schedule");
+            assert!(
+                schedule.next_after(ms("2026-01-01T00:00:00Z"), 0).is_some(),
+                "{rare}"
+            );
+        }
         for interval in [0.0, 0.4, -1.0, f64::NAN, 1e300] {
             assert_eq!(
                 Schedule::frequency(interval, "seconds").expect_err("outside the limits"),

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Complaints that one sentence carries; the rest is counted.
+const COMPLAINTS_SAID_MAX: usize = 10;
+
 /// What an app may write as the type of a field, an output or a signal.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(from = "Value", into = "Value")]
@@ -146,6 +149,16 @@ pub fn fill(
     }
 }
 
+/// All complaints as one sentence, for an event or a status; long lists are cut.
+pub fn sentence(complaints: &[Mismatch]) -> String {
+    let said = complaints.iter().take(COMPLAINTS_SAID_MAX);
+    let said = said.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match complaints.len().saturating_sub(COMPLAINTS_SAID_MAX) {
+        0 => said,
+        more => format!("{said}; and {more} more"),
+    }
+}
+
 /// Names the fixed fields that `wanted` would change. A fixed field without a
 /// value may still be set, once.
 pub fn changed_fixed_fields(
@@ -177,7 +190,7 @@ mod tests {
 
     use serde_json::{Map, Value, json};
 
-    use super::{FieldRule, TypeSpec, changed_fixed_fields, fill};
+    use super::{FieldRule, TypeSpec, changed_fixed_fields, fill, sentence};
 
     fn spec(value: Value) -> TypeSpec {
         TypeSpec::from(value)
@@ -251,7 +264,10 @@ mod tests {
             ("port", rule(&number, false)),
         ]);
         let complaints = fill(&rules, &object(json!({"port": [], "hots": 1})))
-            .expect_err("three things are wrong")
+            .expect_err("three things are wrong");
+        assert!(sentence(&complaints).starts_with("`host`: a value is required; `port`: "));
+        assert!(sentence(&vec![complaints[0].clone(); 12]).ends_with("; and 2 more"));
+        let complaints = complaints
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>();

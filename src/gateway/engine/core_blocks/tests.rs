@@ -2,7 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Core, Response, Step, endpoint_path, pool, responded, schedule_of, scheduled, step};
+use super::{
+    Core, Response, Step, accepted, endpoint_path, pool, responded, schedule_of, scheduled, step,
+    waits_for_an_answer,
+};
+use crate::gateway::engine::definition::Definition;
+use crate::gateway::engine::http_endpoint::response;
 use crate::gateway::engine::schema::{default_output, rules};
 use crate::gateway::engine::types::fill;
 
@@ -226,4 +231,21 @@ fn a_schedule_is_a_cron_expression_or_an_interval() {
 fn a_pool_is_named_by_a_text() {
     assert_eq!(pool(&object(json!({"agentPool": " "}))), Ok(None));
     assert!(pool(&object(json!({"agentPool": 1}))).is_err());
+}
+
+#[test]
+fn an_endpoint_without_a_linked_response_answers_at_once() {
+    let flow = Definition::parse(
+        "blocks:
+  - {name: A, type: {coreBlock: httpEndpoint}}
+  - {name: B, type: {coreBlock: httpEndpoint}, inputs: {respond: {links: [{block: A, output: default}]}}}",
+    )
+    .expect("reads");
+    assert!(!waits_for_an_answer(&flow.blocks[0]));
+    assert!(waits_for_an_answer(&flow.blocks[1]));
+    let answer = response(&accepted("e1")).expect("an answer");
+    assert_eq!(
+        (answer.status, answer.body.as_slice()),
+        (202, &br#"{"eventId":"e1"}"#[..])
+    );
 }

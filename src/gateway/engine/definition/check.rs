@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Block, Definition, Fault, Faults, Kind};
-use crate::gateway::engine::core_blocks::Core;
-use crate::gateway::engine::expressions::{Expression, Surroundings};
+use crate::gateway::engine::core_blocks::{Core, schedule_of};
+use crate::gateway::engine::expressions::{Expression, Surroundings, divide};
 use crate::gateway::engine::graph::{Graph, Passing, signal_cycle};
 use crate::gateway::engine::names;
 use crate::gateway::engine::schema;
@@ -33,6 +33,9 @@ pub struct Checked {
     /// Blocks that have the schema of the definition alone, because their
     /// installation does not exist: they can be drawn and not run.
     pub without_installation: BTreeSet<String>,
+    /// Required fields without a value. Published definitions have such, so they
+    /// are told and not refused: the block fails when the value is needed.
+    pub incomplete: Vec<Fault>,
 }
 
 /// # Errors
@@ -63,6 +66,7 @@ pub fn check(definition: &Definition, project: &Project<'_>) -> Result<Checked, 
         accessors: accessors.collect(),
         secrets: project.secrets.as_ref(),
         faults,
+        incomplete: Vec::new(),
     };
     check.signal_owners.extend(check.accessors.iter().cloned());
     let keys = definition.installations.keys();
@@ -76,14 +80,17 @@ pub fn check(definition: &Definition, project: &Project<'_>) -> Result<Checked, 
         check.block(block);
     }
     check.cycles();
-    if check.faults.is_empty() {
-        Ok(Checked {
-            schemas,
-            without_installation,
-        })
-    } else {
-        Err(Faults(check.faults))
+    let Check {
+        faults, incomplete, ..
+    } = check;
+    if !faults.is_empty() {
+        return Err(Faults(faults));
     }
+    Ok(Checked {
+        schemas,
+        without_installation,
+        incomplete,
+    })
 }
 
 /// The schema of a block, and whether its installation exists.
@@ -138,6 +145,7 @@ struct Check<'a> {
     accessors: BTreeSet<String>,
     secrets: Option<&'a BTreeSet<String>>,
     faults: Vec<Fault>,
+    incomplete: Vec<Fault>,
 }
 
 /// One config of a block, where it stands, and what its expressions may see.
@@ -162,6 +170,7 @@ impl Check<'_> {
             ancestors: None,
         };
         self.config(&statics, &block.config, &schema.config);
+        self.schedule(block);
         for (key, input) in &block.inputs {
             let of = format!("input `{key}`");
             let Some(declared) = schema.inputs.get(key) else {
@@ -190,6 +199,20 @@ impl Check<'_> {
         self.outputs(block, schema, &ancestors);
     }
 
+    /// A schedule that is known now is judged now.
+    fn schedule(&mut self, block: &Block) {
+        if block.kind != Kind::Core(Core::Schedule) {
+            return;
+        }
+        let divided = divide(&block.config);
+        if divided.sources.is_empty()
+            && let Err(error) = schedule_of(&divided.constants)
+        {
+            let fault = Fault::of(&block.name, "`config`", error.to_string());
+            self.faults.push(fault);
+        }
+    }
+
     /// Fields that are given and fields that are missing.
     fn config(
         &mut self,
@@ -200,7 +223,9 @@ impl Check<'_> {
         self.given(section, config, declared);
         for (field, declared) in declared {
             if declared.required && declared.default.is_none() && !config.contains_key(field) {
-                self.fault(section, field, "a value is required");
+                let place = format!("{}field `{field}`", section.of);
+                let fault = Fault::of(&section.block.name, &place, "a value is required");
+                self.incomplete.push(fault);
             }
         }
     }
@@ -251,7 +276,7 @@ impl Check<'_> {
     }
 
     fn link(&mut self, block: &Block, of: &str, link: &super::Link) {
-        let why = if self.definition.block(&link.block).is_none() {
+        let why = if !self.graph.contains(&link.block) {
             format!("links to block `{}`, which does not exist", link.block)
         } else {
             match self.schemas.get(&link.block) {
@@ -294,15 +319,17 @@ impl Check<'_> {
     }
 
     fn cycles(&mut self) {
-        let endless = self.graph.endless_cycle(|name| {
-            match self.definition.block(name).map(|block| &block.kind) {
-                Some(Kind::Core(Core::Condition)) | None => Passing::Decides,
-                Some(Kind::Core(_)) => Passing::Always,
-                Some(Kind::App { .. }) => match self.schemas.get(name) {
-                    Some(schema) => Passing::Schema(schema),
-                    None => Passing::Decides,
-                },
-            }
+        let blocks = self.definition.blocks.iter();
+        let kinds = blocks.map(|block| (block.name.as_str(), &block.kind));
+        let kinds = kinds.collect::<BTreeMap<_, _>>();
+        let endless = self.graph.endless_cycle(|name| match kinds.get(name) {
+            // An answer to a request leads to nothing.
+            Some(Kind::Core(Core::Condition | Core::HttpEndpoint)) | None => Passing::Decides,
+            Some(Kind::Core(_)) => Passing::Always,
+            Some(Kind::App { .. }) => match self.schemas.get(name) {
+                Some(schema) => Passing::Schema(schema),
+                None => Passing::Decides,
+            },
         });
         if let Some(cycle) = endless {
             let why = format!(

@@ -267,10 +267,12 @@ fn limits_hold_against_hostile_documents() {
         laughs.push_str(&format!("a{level}: &a{level} [{items}]\n"));
     }
     assert!(faults(&laughs).contains("values, aliases included"));
+    let text = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), "*a, ".repeat(100));
+    assert!(faults(&text).contains("bytes of text, aliases included"));
     let many = (0..=super::BLOCKS_MAX)
         .map(|number| format!("- {{name: B{number}, type: {{coreBlock: sleep}}}}\n"));
     let many = format!("blocks:\n{}", many.collect::<String>());
-    assert!(faults(&many).contains("5001 blocks, more than 5000"));
+    assert!(faults(&many).contains("2001 blocks, more than 2000"));
     let source = format!(
         "blocks: [{{name: A, type: {{coreBlock: sleep}}, config: {{f: !expr \"{}\"}}}}]",
         "1+".repeat(200_000)
@@ -392,4 +394,14 @@ fn an_export_is_readable_and_the_same_again() {
         parse(&export(&Definition::default())),
         Definition::default()
     );
+}
+
+#[test]
+fn the_example_of_the_documentation_is_read() {
+    let page = include_str!("../../../../docs/flows.md");
+    let (_, rest) = page.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let flow = parse(example);
+    assert_eq!(flow.blocks.len(), 2);
+    assert_eq!(parse(&export(&flow)), flow);
 }

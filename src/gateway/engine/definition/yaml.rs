@@ -3,7 +3,7 @@
 //! Reads with an event parser and an explicit stack, so that neither depth nor
 //! aliases can exhaust anything; values follow the core schema of YAML 1.2.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
@@ -19,6 +19,9 @@ pub const DEPTH_MAX: usize = 64;
 /// Values after aliases are expanded: stops the document that multiplies itself.
 pub const NODES_MAX: usize = 200_000;
 
+/// Text after aliases are expanded, in bytes: a long text is cheap to repeat.
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
+
 /// Longest key, in characters: YAML itself wants keys short enough to be found.
 pub const KEY_CHARS_MAX: usize = 500;
 
@@ -27,8 +30,14 @@ pub const KEY_CHARS_MAX: usize = 500;
 pub struct Node {
     pub line: usize,
     pub content: Content,
-    /// Values in it, itself included: what an alias to it costs.
-    size: usize,
+    /// What an alias to it costs: values in it, itself included, and their text.
+    size: Size,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Size {
+    nodes: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -40,15 +49,30 @@ pub enum Content {
     Expression(String),
 }
 
+// === impl Size ===
+
+impl Size {
+    fn add(&mut self, other: Self, bytes: usize) {
+        self.nodes += other.nodes;
+        self.bytes += other.bytes + bytes;
+    }
+}
+
 // === impl Node ===
 
 impl Node {
     fn new(line: usize, content: Content) -> Self {
-        let size = 1 + match &content {
-            Content::List(items) => items.iter().map(|item| item.size).sum::<usize>(),
-            Content::Map(entries) => entries.iter().map(|(_, value)| value.size + 1).sum(),
-            Content::Scalar(_) | Content::Expression(_) => 0,
-        };
+        let mut size = Size { nodes: 1, bytes: 0 };
+        match &content {
+            Content::List(items) => items.iter().for_each(|item| size.add(item.size, 0)),
+            Content::Map(entries) => entries
+                .iter()
+                .for_each(|(key, value)| size.add(value.size, key.len())),
+            Content::Scalar(Value::String(text)) | Content::Expression(text) => {
+                size.bytes = text.len();
+            }
+            Content::Scalar(_) => {}
+        }
         Self {
             line,
             content,
@@ -133,7 +157,7 @@ pub fn read(text: &str) -> Result<Node, Fault> {
 struct Builder {
     open: Vec<Open>,
     anchors: BTreeMap<usize, Node>,
-    nodes: usize,
+    size: Size,
     root: Option<Node>,
 }
 
@@ -147,6 +171,7 @@ enum Kind {
     List(Vec<Node>),
     Map {
         entries: Vec<(String, Node)>,
+        keys: HashSet<String>,
         key: Option<String>,
     },
 }
@@ -166,6 +191,7 @@ impl Builder {
             Event::MappingStart(anchor, tag) => {
                 let kind = Kind::Map {
                     entries: Vec::new(),
+                    keys: HashSet::new(),
                     key: None,
                 };
                 self.open(line, anchor, tag.as_deref(), kind)
@@ -180,10 +206,12 @@ impl Builder {
                 }
                 None => Ok(()),
             },
-            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
+            Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => {
-                    // Everything behind the alias counts again.
-                    self.nodes += node.size;
+                    // Everything behind the alias counts again, before it is copied.
+                    self.size.add(node.size, 0);
+                    self.within_limits(line)?;
+                    let node = node.clone();
                     self.close(node, 0)
                 }
                 None => Err(at(
@@ -225,14 +253,13 @@ impl Builder {
     }
 
     fn close(&mut self, node: Node, anchor: usize) -> Result<(), Fault> {
-        self.nodes += 1;
-        if self.nodes > NODES_MAX {
-            let why = format!("it has more than {NODES_MAX} values, aliases included");
-            return Err(at(node.line, &why));
-        }
+        self.size.nodes += 1;
         if anchor != 0 {
+            // The copy is text of its own.
+            self.size.bytes += node.size.bytes;
             self.anchors.insert(anchor, node.clone());
         }
+        self.within_limits(node.line)?;
         let line = node.line;
         match self.open.last_mut().map(|open| &mut open.kind) {
             None if self.root.is_some() => {
@@ -240,11 +267,11 @@ impl Builder {
             }
             None => self.root = Some(node),
             Some(Kind::List(items)) => items.push(node),
-            Some(Kind::Map { entries, key }) => match key.take() {
+            Some(Kind::Map { entries, keys, key }) => match key.take() {
                 None => *key = Some(key_of(node)?),
                 Some(name) => {
                     // A second entry would win silently in most readers.
-                    if entries.iter().any(|(known, _)| *known == name) {
+                    if !keys.insert(name.clone()) {
                         return Err(at(line, &format!("the key `{name}` occurs twice")));
                     }
                     entries.push((name, node));
@@ -252,6 +279,17 @@ impl Builder {
             },
         }
         Ok(())
+    }
+
+    fn within_limits(&self, line: usize) -> Result<(), Fault> {
+        let why = if self.size.nodes > NODES_MAX {
+            format!("it has more than {NODES_MAX} values, aliases included")
+        } else if self.size.bytes > TEXT_BYTES_MAX {
+            format!("it has more than {TEXT_BYTES_MAX} bytes of text, aliases included")
+        } else {
+            return Ok(());
+        };
+        Err(at(line, &why))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The light scan of JavaScript for references.
 
+use std::collections::BTreeSet;
+
 use super::References;
 
 /// A piece of source that matters here.
@@ -20,14 +22,15 @@ enum Token {
 pub fn references(source: &str) -> References {
     let tokens = tokens(source);
     let mut found = References::default();
-    let shadowed = |word: &str| {
-        tokens.windows(2).any(|pair| match pair {
-            [Token::Word(keyword), Token::Word(name)] => {
-                name == word && matches!(keyword.as_str(), "const" | "let" | "var")
-            }
-            _ => false,
-        })
-    };
+    let declared = tokens.windows(2).filter_map(|pair| match pair {
+        [Token::Word(keyword), Token::Word(name)]
+            if matches!(keyword.as_str(), "const" | "let" | "var") =>
+        {
+            Some(name.as_str())
+        }
+        _ => None,
+    });
+    let declared = declared.collect::<BTreeSet<_>>();
     for (at, token) in tokens.iter().enumerate() {
         let Token::Word(word) = token else { continue };
         if !matches!(word.as_str(), "outputs" | "signals" | "secrets" | "ref") {
@@ -38,7 +41,7 @@ pub fn references(source: &str) -> References {
         let is_property = before == Some(&Token::Sign('.'));
         let is_key =
             after == Some(&Token::Sign(':')) && matches!(before, Some(Token::Sign('{' | ',')));
-        if is_property || is_key || shadowed(word) {
+        if is_property || is_key || declared.contains(word.as_str()) {
             continue;
         }
         let rest = &tokens[at + 1..];
@@ -136,6 +139,8 @@ struct Scanner<'a> {
     tokens: Vec<Token>,
     /// For each open hole of a template, how many braces are open within it.
     holes: Vec<usize>,
+    /// Up to here no regular expression ends, so that none is looked for again.
+    no_pattern_until: usize,
 }
 
 fn tokens(source: &str) -> Vec<Token> {
@@ -144,6 +149,7 @@ fn tokens(source: &str) -> Vec<Token> {
         at: 0,
         tokens: Vec::new(),
         holes: Vec::new(),
+        no_pattern_until: 0,
     };
     while scanner.step() {}
     scanner.tokens
@@ -282,6 +288,9 @@ impl Scanner<'_> {
 
     /// After a value `/` divides, elsewhere it opens a regular expression.
     fn may_be_a_pattern(&self) -> bool {
+        if self.at < self.no_pattern_until {
+            return false;
+        }
         match self.tokens.last() {
             None => true,
             Some(Token::Word(word)) => {
@@ -297,6 +306,7 @@ impl Scanner<'_> {
         let mut chars = self.source[start..].char_indices();
         let mut in_class = false;
         let mut end = None;
+        let mut last = self.source.len();
         while let Some((offset, c)) = chars.next() {
             match c {
                 '\\' => {
@@ -308,7 +318,10 @@ impl Scanner<'_> {
                     end = Some(start + offset + 1);
                     break;
                 }
-                '\n' => break,
+                '\n' => {
+                    last = start + offset;
+                    break;
+                }
                 _ => {}
             }
         }
@@ -319,6 +332,7 @@ impl Scanner<'_> {
             }
             // No partner on the line: it was a division after all.
             None => {
+                self.no_pattern_until = last;
                 self.at = start;
                 self.tokens.push(Token::Sign('/'));
             }

@@ -182,11 +182,23 @@ fn a_config_is_divided_into_known_and_asked() {
     ]);
     let divided = divide(&config);
     assert_eq!(
-        Value::Object(divided.constants),
+        Value::Object(divided.constants.clone()),
         json!({"a": [1], "b": "text"})
     );
     assert_eq!(divided.sources.len(), 2);
     assert_eq!(divided.references.outputs, set(&["x"]));
+    let whole = divided.clone().complete(json!({"c": 1, "d": null, "z": 0}));
+    assert_eq!(
+        whole.map(Value::Object),
+        Ok(json!({"a": [1], "b": "text", "c": 1, "d": null}))
+    );
+    assert!(
+        divided
+            .clone()
+            .complete(json!({"c": 1}))
+            .is_err_and(|why| why.contains("`d`"))
+    );
+    assert!(divided.clone().complete(json!([])).is_err());
     assert!(divided.references.follows("y", "z") && !divided.references.follows("y", "w"));
 }
 

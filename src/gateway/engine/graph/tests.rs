@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::{prop_assert, proptest};
 use serde_json::json;
 
-use super::{Graph, Passing, signal_cycle, signal_owner};
+use super::{Graph, Passing, signal_cycle, signal_owners};
 use crate::gateway::engine::core_blocks::Core;
 use crate::gateway::engine::definition::{Block, Definition, Kind, Link};
 use crate::gateway::engine::expressions::Expression;
@@ -178,8 +178,11 @@ fn configs_that_follow_each_other_are_found() {
 #[test]
 fn of_blocks_with_one_accessor_the_plain_name_owns_the_signals() {
     let flow = flow(&["Env (1)", "Env", "Env (2)"], &[]);
-    assert_eq!(signal_owner(&flow, "env"), Some("Env"));
-    assert_eq!(signal_owner(&flow, "other"), None);
+    let owners = signal_owners(&flow);
+    assert_eq!(
+        owners.into_iter().collect::<Vec<_>>(),
+        [("env".to_owned(), "Env")]
+    );
 }
 
 proptest! {

@@ -12,6 +12,9 @@
 //! crates for remote references and formats that no app relies on, and because
 //! it repeats values in its messages.
 
+use std::collections::{BTreeMap, HashSet};
+
+use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Map, Number, Value};
 
 use super::Mismatch;
@@ -23,8 +26,10 @@ const DEPTH_MAX: usize = 64;
 /// `anyOf` multiplies, and must end.
 const STEPS_MAX: usize = 2_000_000;
 
-/// Longest `pattern` that is compiled, in bytes.
-const PATTERN_BYTES_MAX: usize = 1_000;
+/// Largest compiled `pattern` and longest text that is held against one, in
+/// bytes: the time of a match is their product.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+const PATTERN_TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// # Errors
 ///
@@ -33,6 +38,7 @@ pub fn check(schema: &Map<String, Value>, path: &str, value: &Value) -> Result<(
     let mut check = Check {
         root: schema,
         steps: 0,
+        patterns: BTreeMap::new(),
     };
     check.value(schema, value, &Path::Root(path), 0)
 }
@@ -40,6 +46,8 @@ pub fn check(schema: &Map<String, Value>, path: &str, value: &Value) -> Result<(
 struct Check<'a> {
     root: &'a Map<String, Value>,
     steps: usize,
+    /// Compiled once each; `None` is one that cannot be checked here.
+    patterns: BTreeMap<&'a str, Option<Regex>>,
 }
 
 /// The way to a value, written out only when there is something to complain of.
@@ -51,10 +59,10 @@ enum Path<'a> {
 
 // === impl Check ===
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     fn value(
         &mut self,
-        schema: &Map<String, Value>,
+        schema: &'a Map<String, Value>,
         value: &Value,
         path: &Path<'_>,
         depth: usize,
@@ -70,9 +78,8 @@ impl Check<'_> {
             return Ok(());
         }
         if let Some(Value::String(pointer)) = schema.get("$ref") {
-            let target = self.resolve(pointer).cloned();
-            return match target {
-                Some(target) => self.value(&target, value, path, depth + 1),
+            return match self.resolve(pointer) {
+                Some(target) => self.value(target, value, path, depth + 1),
                 // A reference to elsewhere is not ours to fetch: it constrains nothing.
                 None => Ok(()),
             };
@@ -80,7 +87,7 @@ impl Check<'_> {
         check_type(schema, value, path)?;
         check_choice(schema, value, path)?;
         match value {
-            Value::String(text) => check_text(schema, text, path)?,
+            Value::String(text) => self.text(schema, text, path)?,
             Value::Number(number) => check_number(schema, number, path)?,
             Value::Array(items) => self.items(schema, items, path, depth)?,
             Value::Object(object) => self.properties(schema, object, path, depth)?,
@@ -89,7 +96,7 @@ impl Check<'_> {
         self.combined(schema, value, path, depth)
     }
 
-    fn resolve(&self, pointer: &str) -> Option<&Map<String, Value>> {
+    fn resolve(&self, pointer: &str) -> Option<&'a Map<String, Value>> {
         let rest = pointer.strip_prefix('#')?;
         if rest.is_empty() {
             return Some(self.root);
@@ -106,7 +113,7 @@ impl Check<'_> {
     /// A schema may be `true` or `false` wherever a schema is expected.
     fn any_schema(
         &mut self,
-        schema: &Value,
+        schema: &'a Value,
         value: &Value,
         path: &Path<'_>,
         depth: usize,
@@ -118,16 +125,49 @@ impl Check<'_> {
         }
     }
 
+    fn text(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        text: &str,
+        path: &Path<'_>,
+    ) -> Result<(), Mismatch> {
+        if schema.contains_key("minLength") || schema.contains_key("maxLength") {
+            let length = text.chars().count();
+            bounds(schema, "minLength", "maxLength", length, "characters", path)?;
+        }
+        let Some(Value::String(pattern)) = schema.get("pattern") else {
+            return Ok(());
+        };
+        if text.len() > PATTERN_TEXT_BYTES_MAX {
+            return Ok(());
+        }
+        self.steps += text.len();
+        let compiled = self.patterns.entry(pattern).or_insert_with(|| {
+            // One that only JavaScript understands (look-around), or that would
+            // be too large, is not checked: the app sees the value in any case.
+            let builder = RegexBuilder::new(pattern)
+                .size_limit(PATTERN_BYTES_MAX)
+                .build();
+            builder.ok()
+        });
+        match compiled {
+            Some(expression) if !expression.is_match(text) => {
+                Err(path.complain(format!("does not match the pattern {pattern}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn items(
         &mut self,
-        schema: &Map<String, Value>,
+        schema: &'a Map<String, Value>,
         items: &[Value],
         path: &Path<'_>,
         depth: usize,
     ) -> Result<(), Mismatch> {
         bounds(schema, "minItems", "maxItems", items.len(), "items", path)?;
         if schema.get("uniqueItems") == Some(&Value::Bool(true)) {
-            let mut seen = std::collections::HashSet::with_capacity(items.len());
+            let mut seen = HashSet::with_capacity(items.len());
             if !items.iter().all(|item| seen.insert(item.to_string())) {
                 return Err(path.complain("the items of the list are not unique".to_owned()));
             }
@@ -151,7 +191,7 @@ impl Check<'_> {
 
     fn properties(
         &mut self,
-        schema: &Map<String, Value>,
+        schema: &'a Map<String, Value>,
         object: &Map<String, Value>,
         path: &Path<'_>,
         depth: usize,
@@ -182,7 +222,7 @@ impl Check<'_> {
 
     fn combined(
         &mut self,
-        schema: &Map<String, Value>,
+        schema: &'a Map<String, Value>,
         value: &Value,
         path: &Path<'_>,
         depth: usize,
@@ -218,7 +258,7 @@ impl Check<'_> {
     /// alternative of the value's own type, as it is the one that was meant.
     fn fitting(
         &mut self,
-        alternatives: &[Value],
+        alternatives: &'a [Value],
         value: &Value,
         path: &Path<'_>,
         depth: usize,
@@ -347,27 +387,6 @@ fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         _ => a == b,
-    }
-}
-
-fn check_text(schema: &Map<String, Value>, text: &str, path: &Path<'_>) -> Result<(), Mismatch> {
-    if schema.contains_key("minLength") || schema.contains_key("maxLength") {
-        let length = text.chars().count();
-        bounds(schema, "minLength", "maxLength", length, "characters", path)?;
-    }
-    let Some(Value::String(pattern)) = schema.get("pattern") else {
-        return Ok(());
-    };
-    if pattern.len() > PATTERN_BYTES_MAX {
-        return Ok(());
-    }
-    // A pattern that only JavaScript understands (look-around) cannot be
-    // checked here, and the app sees the value in any case.
-    match regex_lite::Regex::new(pattern) {
-        Ok(expression) if !expression.is_match(text) => {
-            Err(path.complain(format!("does not match the pattern {pattern}")))
-        }
-        _ => Ok(()),
     }
 }
 

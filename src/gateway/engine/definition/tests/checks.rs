@@ -80,10 +80,6 @@ const FAULTS: &[(&str, &str)] = &[
         "block `R`, input `default`, field `comand`: there is no such field; there are `command`, `port`, `rows`",
     ),
     (
-        "  - {name: R, RUN, inputs: {default: {LINK}}}",
-        "block `R`, input `default`, field `command`: a value is required",
-    ),
-    (
         "  - {name: R, RUN, inputs: {default: {LINK, config: {command: 5}}}}",
         "block `R`, input `default`, field `command`: expected a string, found a number",
     ),
@@ -102,10 +98,6 @@ const FAULTS: &[(&str, &str)] = &[
     (
         "  - {name: T, TOOL, config: {schema: !expr outputs.s}}",
         "block `T`, field `schema`: refers to `outputs`, which has no value where no event is handled",
-    ),
-    (
-        "  - {name: T, TOOL}",
-        "block `T`, field `schema`: a value is required",
     ),
     (
         "  - {name: T, TOOL, config: {schema: !expr signals.nobody.x}}",
@@ -140,8 +132,26 @@ fn each_fault_names_block_field_and_reason() {
 }
 
 #[test]
+fn a_required_field_without_a_value_is_told_and_not_refused() {
+    let blocks = format!(
+        "  - {{name: R, {RUN}, inputs: {{default: {{links: [{{block: T, output: onCall}}]}}}}}}
+  - {{name: T, {TOOL}}}"
+    );
+    let told = checked(&blocks).expect("it can be drawn").incomplete;
+    let told = told.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        told,
+        [
+            "block `R`, input `default`, field `command`: a value is required",
+            "block `T`, field `schema`: a value is required",
+        ]
+    );
+}
+
+#[test]
 fn an_input_that_nothing_links_to_may_be_incomplete() {
-    assert!(checked(&format!("  - {{name: R, {RUN}}}")).is_ok());
+    let checked_alone = checked(&format!("  - {{name: R, {RUN}}}")).expect("it fits");
+    assert!(checked_alone.incomplete.is_empty());
     assert!(
         checked(&format!(
             "  - {{name: R, {RUN}, inputs: {{default: {{config: {{rows: null}}}}}}}}"
@@ -168,6 +178,13 @@ fn a_cycle_without_a_way_out_is_refused_and_one_with_a_way_out_is_not() {
         + "  - {name: Check, type: {coreBlock: condition}, inputs: {default: {links: [{block: A, output: default}], config: {condition: !expr outputs.a.ready}}}}\n";
     assert!(checked(&poll).is_ok());
 
+    let endpoint = sleep("A", "Hook", "default")
+        + "  - {name: Hook, type: {coreBlock: httpEndpoint}, inputs: {respond: {links: [{block: A, output: default}]}}}\n";
+    assert!(
+        checked(&endpoint).is_ok(),
+        "an endpoint answers what it has emitted"
+    );
+
     let tool = sleep("A", "Tool", "onCall")
         + &format!(
             "  - {{name: Tool, {TOOL}, config: {{schema: x}}, inputs: {{result: {{links: [{{block: A, output: default}}]}}}}}}\n"
@@ -182,6 +199,29 @@ fn a_cycle_without_a_way_out_is_refused_and_one_with_a_way_out_is_not() {
   - {{name: Q, {RUN}, inputs: {{default: {{links: [{{block: R, output: default}}], config: {{command: a}}}}}}}}\n"
     );
     assert!(checked(&runs).is_err());
+}
+
+#[test]
+fn a_schedule_is_judged_when_it_is_written() {
+    let schedule =
+        |config: &str| format!("  - {{name: S, type: {{coreBlock: schedule}}, config: {config}}}");
+    assert!(checked(&schedule("{cron: '0 9 * * *', location: Europe/Warsaw}")).is_ok());
+    assert!(checked(&schedule("{cron: !expr signals.cicd.when}")).is_ok());
+    for (config, why) in [
+        (
+            "{cron: '61 * * * *'}",
+            "block `S`, `config`: `61 * * * *` is no cron expression",
+        ),
+        (
+            "{cron: '0 9 * * *', location: Mars}",
+            "there is no time zone `Mars`",
+        ),
+        ("{interval: 1}", "`frequency.unit` is missing"),
+        ("{}", "give either `cron` or `interval`"),
+    ] {
+        let found = checked(&schedule(config)).expect_err("it is none");
+        assert!(found.contains(why), "{found}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{
+    Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
 use serde_json::{Map, Value, json};
 
 use crate::gateway::engine::core_blocks::Core;
@@ -151,6 +153,9 @@ fn definition() -> impl Strategy<Value = Definition> {
 }
 
 proptest! {
+    // A definition is large to make up; the other tests look at its parts.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn every_definition_survives_its_text(definition in definition()) {
         let text = export(&definition);
