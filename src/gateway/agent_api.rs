@@ -2,9 +2,9 @@
 //! calls of its invocation.
 //!
 //! A call is fenced like a report: one of an older attempt is refused, one of a
-//! newer attempt raises the fence. Today only the key-value store has an effect
-//! of its own; everything else is recorded. [`plan`] is the place where the
-//! flow engine takes over.
+//! newer attempt raises the fence. Calls of the flow engine's jobs are the
+//! engine's, the key-value store apart; a job that was made by hand speaks for
+//! no block, so its other calls are recorded and have no effect.
 
 use serde_json::{Value, json};
 use sluice_proto::job::{Attempt, Identity};
@@ -12,6 +12,7 @@ use sluice_proto::job::{Attempt, Identity};
 use crate::gateway::Gateway;
 use crate::gateway::auth::JobCaller;
 use crate::gateway::directory::new_id;
+use crate::gateway::engine::run::{self, Purpose};
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
 use crate::gateway::json::{Fields, Json};
@@ -66,12 +67,26 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
             "the token is for another job or dispatch",
         ));
     }
-    let effect = plan(caller, &method, &args)?;
+    let step = match caller
+        .holder
+        .spec
+        .purpose
+        .as_deref()
+        .and_then(Purpose::read)
+    {
+        Some(purpose) if !method.starts_with("kv.") => Some(purpose),
+        _ => None,
+    };
+    let effect = match step {
+        Some(_) => Effect::Answer(Value::Null),
+        None => plan(caller, &method, &args)?,
+    };
     let called = gateway
         .line
         .called(&job, attempt, CALLS_KEPT)
         .map_err(|denial| refused(denial, attempt))?;
-    let text = String::from_utf8_lossy(&Json::List(args).to_bytes()).into_owned();
+    let args = Json::List(args).to_bytes();
+    let text = String::from_utf8_lossy(&args).into_owned();
     let call = Call {
         number: Number {
             job: spec.seq,
@@ -85,6 +100,17 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
         answer: None,
         error: None,
     };
+    if let Some(purpose) = step {
+        let call = run::Call {
+            record: call,
+            attempt,
+            keep: called.record,
+            count: called.count,
+            args: serde_json::from_slice(&args).map_err(ApiError::internal)?,
+            purpose,
+        };
+        return Ok(Reply::data(&gateway.engine.call(call).await?));
+    }
     let render = match call.method.rsplit('.').next() {
         Some("get") => render_one,
         Some("set" | "setMany") => render_done,
@@ -167,13 +193,26 @@ fn kv_scope(caller: &JobCaller, scope: &str) -> Result<String, ApiError> {
     };
     match scope {
         "app" => Ok(format!("app:{installation}")),
-        "block" => match &caller.holder.spec.block {
+        "block" => match block_of(caller) {
             Some(block) => Ok(format!("block:{installation}:{block}")),
             None => Err(ApiError::bad(
                 "kv.block is not available here: the job is not for a block",
             )),
         },
         other => Err(unknown(&format!("kv.{other}"))),
+    }
+}
+
+/// The block whose store a job may use: an engine's job says so by id, one made
+/// by hand by whatever name it was given.
+fn block_of(caller: &JobCaller) -> Option<String> {
+    let spec = &caller.holder.spec;
+    match spec.purpose.as_deref().and_then(Purpose::read) {
+        Some(purpose) => {
+            let speaker = purpose.speaker()?;
+            speaker.flow.map(|_| speaker.component.to_owned())
+        }
+        None => spec.block.clone(),
     }
 }
 
@@ -266,7 +305,8 @@ fn set(pair: Option<&Json>) -> Result<Set, ApiError> {
     })
 }
 
-fn pair(pair: &Pair) -> Value {
+/// A pair of the key-value store as the SDK and the API show it.
+pub fn pair(pair: &Pair) -> Value {
     let mut value = json!({"key": pair.key});
     let mut put = |name: &str, what: Option<Value>| {
         if let Some(what) = what {

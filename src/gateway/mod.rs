@@ -45,6 +45,7 @@ use serde_json::json;
 use crate::config::GatewayConfig;
 use crate::gateway::bundles::Bundles;
 use crate::gateway::directory::Directory;
+use crate::gateway::engine::run::Engine;
 use crate::gateway::http::Server;
 use crate::gateway::line::{Limits, Line};
 use crate::gateway::secrets::JobTokens;
@@ -71,7 +72,8 @@ const RETENTION: retention::Limits = retention::Limits {
 /// Everything a handler or a session may touch.
 pub struct Gateway {
     pub(crate) store: Store,
-    directory: Directory,
+    directory: Arc<Directory>,
+    engine: Arc<Engine>,
     line: Arc<Line>,
     bundles: Bundles,
     tokens: JobTokens,
@@ -151,17 +153,29 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         .await
         .context("open the store")?;
     tasks.spawn("store", writer.run());
-    let directory = Directory::load(&store).await?;
+    let directory = Arc::new(Directory::load(&store).await?);
     first_admin_key(&directory, &dir.join("admin.key")).await?;
     let tokens = JobTokens::load(&dir.join("secret"))?;
-    let line = Line::rebuild(&store, tokens.clone(), Limits::default()).await?;
+    // Unbounded: an end must never wait for the engine, and jobs on the line bound it.
+    let (steps, ended) = channel::unbounded();
+    let line = Line::rebuild(&store, tokens.clone(), Limits::default(), steps).await?;
     let bundles = Bundles::open(&dir.join("bundles"))?;
     let http = bind(&config.listen, "SLUICE_GATEWAY_LISTEN").await?;
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
+    let base_url = format!("http://{}", http.local_addr()?);
+    let engine = Engine::new(
+        store.clone(),
+        line.clone(),
+        directory.clone(),
+        ended,
+        base_url,
+    );
+    tasks.spawn("engine", engine.clone().settle());
     let gateway = Arc::new(Gateway {
         store,
         directory,
+        engine,
         line,
         bundles,
         tokens,
@@ -192,6 +206,7 @@ async fn drain(
     if timeout(GOODBYE_MAX, ended.recv()).await.is_err() {
         tracing::warn!("Some sessions did not say goodbye in time");
     }
+    gateway.engine.stop();
     gateway.store.close();
     tasks.join().await;
 }

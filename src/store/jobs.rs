@@ -43,6 +43,8 @@ pub struct Spec {
     pub timeout_ms: u32,
     pub expires_ms: Option<u64>,
     pub created_us: u64,
+    /// JSON: the engine's step that it belongs to, and that takes its end in.
+    pub purpose: Option<Arc<str>>,
 }
 
 /// What changes while it lives. A write replaces all of it.
@@ -129,7 +131,7 @@ pub struct Filter {
 const COLUMNS: &str = "j.seq, j.id, j.pool, j.project, j.kind, j.high, j.identity, j.block, \
      j.timeout_ms, j.expires_ms, j.created_us, j.state, j.dispatch, j.delivery, j.agent, \
      j.worker, j.container, j.origin, j.dispatched_us, j.accepted_us, j.started_us, \
-     j.finished_us, j.cancel_reason, j.cancel_us";
+     j.finished_us, j.cancel_reason, j.cancel_us, j.purpose";
 
 // === impl State ===
 
@@ -207,6 +209,7 @@ fn read(row: &SqliteRow) -> Result<(Spec, Progress), sqlx::Error> {
         timeout_ms: row.try_get(8)?,
         expires_ms: time(9)?,
         created_us: time(10)?.unwrap_or(0),
+        purpose: arc(24)?,
     };
     let word: String = row.try_get(11)?;
     let state = State::parse(&word)
@@ -237,14 +240,14 @@ fn origin(word: &str) -> Option<&'static str> {
 
 fn with_ending(row: &SqliteRow) -> Result<Stored, sqlx::Error> {
     let (spec, progress) = read(row)?;
-    let outcome: Option<Vec<u8>> = row.try_get(24)?;
+    let outcome: Option<Vec<u8>> = row.try_get(25)?;
     let ending = match outcome {
         None => None,
         Some(outcome) => Some(Ending {
             outcome: Arc::new(outcome),
-            hops: row.try_get(25)?,
-            log_bytes_dropped: uint(row.try_get(26)?),
-            sdk_calls: row.try_get(27)?,
+            hops: row.try_get(26)?,
+            log_bytes_dropped: uint(row.try_get(27)?),
+            sdk_calls: row.try_get(28)?,
         }),
     };
     Ok(Stored {

@@ -20,6 +20,7 @@ use trillium::{Conn, Handler, KnownHeaderName, Swansong};
 
 use crate::gateway::auth::{Caller, JobCaller};
 use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
+use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::patience::Patience;
 use crate::gateway::{Gateway, agent_api, api};
@@ -36,6 +37,12 @@ const BODY_BYTES_MAX: u64 = 64 * 1024;
 const JOB_BODY_BYTES_MAX: u64 = 5 * 1024 * 1024;
 /// The largest body of a version: code and UI as JSON strings, or an archive, in bytes.
 const VERSION_BODY_BYTES_MAX: u64 = 2 * ARCHIVE_BYTES_MAX as u64 + 1024 * 1024;
+/// The largest body with a flow's definition, in bytes: its text as a JSON string.
+const FLOW_BODY_BYTES_MAX: u64 = 2 * DEFINITION_BYTES_MAX as u64 + 64 * 1024;
+/// The largest body of an event, in bytes; the engine's own limit says so more kindly.
+const EVENT_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// The largest config of an installation, in bytes.
+const CONFIG_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_MAX: Duration = Duration::from_secs(60);
 /// How long a client that was turned away should wait, in seconds.
@@ -181,6 +188,9 @@ fn body_max(path: &[&str]) -> u64 {
     match path {
         ["jobs"] => JOB_BODY_BYTES_MAX,
         ["apps", _, "versions"] => VERSION_BODY_BYTES_MAX,
+        ["flows", _, "apply" | "plan"] => FLOW_BODY_BYTES_MAX,
+        ["flows", _, "blocks", _, "inputs", _, "events"] => EVENT_BODY_BYTES_MAX,
+        ["installations", ..] => CONFIG_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
     }
 }

@@ -165,6 +165,7 @@ mod tests {
             timeout_ms: 1,
             expires_ms: None,
             created_us: 10,
+            purpose: None,
         }
     }
 
