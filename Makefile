@@ -4,6 +4,8 @@
 #   ARGS   passed on to the program or the tests: make demo ARGS=--json
 
 ARGS ?=
+# Whatever the caller's shell is set to, what is built is below target/.
+export CARGO_TARGET_DIR := $(CURDIR)/target
 .DEFAULT_GOAL := help
 .PHONY: help provision build demo bench test lint image clean
 

@@ -30,6 +30,9 @@ else
   SUDO=(sudo)
 fi
 
+# One place for what is built, whatever the caller's shell is set to.
+export CARGO_TARGET_DIR=$REPOSITORY/target
+
 # A shell without a login does not have rustup's directory.
 command -v cargo >/dev/null || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 
@@ -85,9 +88,9 @@ remove_scratch() {
   rm -rf "$SCRATCH" 2>/dev/null || as_user podman unshare rm -rf "$SCRATCH" || say "left behind: $SCRATCH"
 }
 
-# Ends every process that was started for SCRATCH and still lives; prints one
-# line for each. Podman's pause process is the user's, whoever started it.
-end_strays() {
+# The processes that were started for SCRATCH and still live. Podman's pause
+# process is the user's, whoever started it.
+strays() {
   local pause pid
   pause=$(cat "$(target_runtime_dir)/libpod/tmp/pause.pid" 2>/dev/null || true)
   # Finding nothing, and a process that ends meanwhile, are no errors.
@@ -95,7 +98,25 @@ end_strays() {
     grep --files-with-matches --null-data "^TMPDIR=$SCRATCH/" /proc/[0-9]*/environ || true
     grep --files-with-matches --null-data "$SCRATCH/t/" /proc/[0-9]*/cmdline || true
   } 2>/dev/null | cut -d/ -f3 | sort -un | while IFS= read -r pid; do
-    [ "$pid" != "$pause" ] && [ -e "/proc/$pid" ] || continue
+    [ "$pid" != "$pause" ] && [ -e "/proc/$pid" ] && printf '%s\n' "$pid"
+  done
+  return 0
+}
+
+# Lets what ends by itself end: a container's monitor outlives the container
+# that was removed by the moment it takes to clean up.
+await_strays() {
+  local _
+  for _ in {1..50}; do
+    [ -n "$(strays)" ] || return 0
+    sleep 0.1
+  done
+}
+
+# Ends every process that was started for SCRATCH and still lives; prints one line for each.
+end_strays() {
+  local pid
+  strays | while IFS= read -r pid; do
     printf 'process %s: %s\n' "$pid" "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-200)"
     kill -KILL "$pid" 2>/dev/null || true
   done

@@ -89,6 +89,7 @@ limited() {
       . "$1/compose/lib.sh"; TARGET_PATH=$2; cd "$3"; shift 3; as_user "$@"
     ' "$0" "$REPOSITORY" "$TARGET_PATH" "$@" </dev/null || STATUS=$?
     # Whatever still lives may hold the pipe open, so it ends before the pipe is waited for.
+    await_strays
     end_strays >"$SCRATCH/left"
     echo "$STATUS" >"$SCRATCH/status"
   } 2>&1 | tee "$LOG" &

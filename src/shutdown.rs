@@ -10,6 +10,7 @@
 //! panic is logged and ends the role.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +46,11 @@ struct Inner {
     // Closing a channel wakes every waiter at once and for ever, so no waiter can miss it.
     draining: (channel::Sender<()>, channel::Receiver<()>),
     cancelling: (channel::Sender<()>, channel::Receiver<()>),
+    broken: AtomicBool,
 }
+
+/// Exit code of a process that ended because a part of it panicked (`EX_SOFTWARE`).
+pub const EXIT_BROKEN: i32 = 70;
 
 /// The tasks of one role.
 pub struct Tasks {
@@ -69,6 +74,7 @@ impl Shutdown {
                 stage: Mutex::new(Stage::Running),
                 draining: channel::bounded(1),
                 cancelling: channel::bounded(1),
+                broken: AtomicBool::new(false),
             }),
         }
     }
@@ -79,6 +85,16 @@ impl Shutdown {
             .stage
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The exit code of a process whose role ended with `code`: a process that
+    /// lost a part of itself never ends as if all were well.
+    pub fn exit_code(&self, code: i32) -> i32 {
+        if code == 0 && self.inner.broken.load(Ordering::SeqCst) {
+            EXIT_BROKEN
+        } else {
+            code
+        }
     }
 
     /// Take no more work. A repeat changes nothing.
@@ -187,6 +203,7 @@ impl Tasks {
             let caught = std::panic::AssertUnwindSafe(future).catch_unwind().await;
             if caught.is_err() {
                 tracing::error!(role, task = name, "A task panicked; the role ends");
+                shutdown.inner.broken.store(true, Ordering::SeqCst);
                 shutdown.cancel();
             }
         });
@@ -269,5 +286,7 @@ mod tests {
         tasks.spawn("faulty", async { panic!("as the test wants") });
         shutdown.cancelling().await;
         tasks.join().await;
+        assert_eq!(shutdown.exit_code(0), EXIT_BROKEN);
+        assert_eq!(shutdown.exit_code(77), 77);
     }
 }

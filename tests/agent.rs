@@ -20,7 +20,7 @@ use sluice_proto::job::{Identity as RuntimeIdentity, Job, Kind, Priority};
 use sluice_proto::queue::Names;
 
 use support::env;
-use support::house::{PATIENCE, Process, until};
+use support::process::{PATIENCE, Process, until};
 
 const POLICY: Policy = Policy {
     fatal_codes: &[],

@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 use support::chaos::{Chaos, Direction, Trigger, When};
-use support::house::{House, until};
+use support::house::House;
+use support::process::PATIENCE;
 
 /// Jobs per case: enough that some are at every hop when the cut comes.
 const JOBS: usize = 12;
@@ -96,7 +99,13 @@ async fn play(
         let what = json!({"kind": "evaluate", "expressions": {"value": format!("{number} * 2")}});
         jobs.push(house.submit(&what).await);
     }
-    until("the hand-off is cut", || chaos.fired().then_some(())).await;
+    let start = Instant::now();
+    while !chaos.fired() {
+        if start.elapsed() > PATIENCE {
+            return Err("the message that is to be cut has not passed".into());
+        }
+        async_std::task::sleep(Duration::from_millis(20)).await;
+    }
     house.revive();
     for (number, id) in jobs.iter().enumerate() {
         let job = house.wait(id).await;

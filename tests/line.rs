@@ -5,7 +5,8 @@ mod support;
 
 use serde_json::{Value, json};
 
-use support::house::{House, Process, until};
+use support::house::House;
+use support::process::{Process, until};
 
 #[async_std::test]
 async fn jobs_run_and_bad_ones_say_why() {

@@ -2,211 +2,18 @@
 //!
 //! Needs Podman as an ordinary user with the runtime image built.
 
+#[path = "support/runtimes.rs"]
+mod runtimes;
+
 use std::future::ready;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use async_std::task;
 use futures::future::join_all;
-use serde_json::{Value, json};
-use sluice::config::{Network, RUNTIME_IMAGE_DEFAULT, RuntimeConfig};
-use sluice::runtime::Owner;
-use sluice::runtime::invocation::{Ended, Invocation, Running, Said};
-use sluice::runtime::pool::{Lease, Pool};
-use sluice::shutdown::{Shutdown, Tasks};
-use sluice_proto::harness::Answer;
-use sluice_proto::ids::Digest;
-use sluice_proto::job::{Identity, Kind};
+use serde_json::json;
+use sluice::config::Network;
 use sluice_proto::report::{Cause, Failure, Origin};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A Podman service of the test's own, and a scratch directory.
-struct Engine {
-    dir: tempfile::TempDir,
-    service: Child,
-}
-
-impl Engine {
-    async fn start() -> Self {
-        assert!(
-            !nix::unistd::Uid::effective().is_root(),
-            "this test needs rootless Podman: run it as an ordinary user, as `make test` does"
-        );
-        let dir = tempfile::Builder::new()
-            .prefix("sluice-r-")
-            .tempdir()
-            .expect("a scratch directory");
-        let service = serve(dir.path()).await;
-        Self { dir, service }
-    }
-
-    fn config(&self) -> RuntimeConfig {
-        RuntimeConfig {
-            image: RUNTIME_IMAGE_DEFAULT.into(),
-            podman_url: format!("unix://{}", socket(self.dir.path()).display()),
-            mounts_dir: self.dir.path().join("runtimes"),
-            runtimes_max: 4,
-            stems: 0,
-            memory_bytes: 256 << 20,
-            cpus: 1,
-            pids: 64,
-            idle: Duration::from_secs(600),
-            network: Network::None,
-        }
-    }
-
-    fn owner(&self) -> Owner {
-        let name = self.dir.path().file_name().expect("a name");
-        Owner {
-            agent: name.to_string_lossy().into_owned(),
-            worker: 0,
-        }
-    }
-
-    fn stop_service(&mut self) {
-        self.service.kill().expect("the service is ours to kill");
-        self.service.wait().expect("it ends");
-        std::fs::remove_file(socket(self.dir.path())).expect("its socket is left");
-    }
-
-    fn containers(&self) -> Vec<String> {
-        let filter = format!("label=io.sluice.agent={}", self.owner().agent);
-        let output = Command::new("podman")
-            .args(["ps", "--all", "--quiet", "--filter", &filter])
-            .output()
-            .expect("podman runs");
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .map(str::to_owned)
-            .collect()
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let left = self.containers();
-        let _ = self.service.kill();
-        let _ = self.service.wait();
-        if !std::thread::panicking() {
-            assert!(left.is_empty(), "containers are left: {left:?}");
-        }
-    }
-}
-
-fn socket(dir: &Path) -> std::path::PathBuf {
-    dir.join("podman.sock")
-}
-
-async fn serve(dir: &Path) -> Child {
-    let runc = ["/usr/bin/runc", "/usr/sbin/runc"];
-    let runtime = runc.iter().find(|path| Path::new(path).exists());
-    let mut command = Command::new("podman");
-    if let Some(runtime) = runtime {
-        command.args(["--runtime", runtime]);
-    }
-    let service = command
-        .args(["system", "service", "--time=0"])
-        .arg(format!("unix://{}", socket(dir).display()))
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("podman runs");
-    until("Podman's socket", || socket(dir).exists()).await;
-    service
-}
-
-async fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is() {
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
-        task::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// A pool with the tasks that it needs.
-struct House {
-    pool: Pool,
-    tasks: Tasks,
-}
-
-impl House {
-    async fn start(config: RuntimeConfig, owner: Owner) -> Self {
-        let shutdown = Shutdown::new();
-        let tasks = Tasks::new("test", shutdown.clone());
-        let pool = Pool::start(config, owner, &shutdown, &tasks)
-            .await
-            .expect("a pool");
-        Self { pool, tasks }
-    }
-
-    async fn claim(&self, identity: &Identity, bundle: &str) -> Result<Lease, Failure> {
-        self.pool
-            .claim(identity, ready(Ok(bundle.as_bytes().to_vec())))
-            .await
-    }
-
-    async fn flow(&self, name: &str) -> Lease {
-        self.claim(&flow(name), "").await.expect("a runtime")
-    }
-
-    /// Claims a flow's runtime and evaluates one expression in it.
-    async fn evaluate(&self, name: &str, expression: &str, timeout_ms: u64) -> Ended {
-        let lease = self.flow(name).await;
-        end(start(&lease, expression, timeout_ms).await).await
-    }
-
-    async fn stop(self) {
-        self.pool.shutdown().await;
-        self.tasks.join().await;
-    }
-}
-
-fn flow(name: &str) -> Identity {
-    Identity::Flow { flow: name.into() }
-}
-
-fn app(name: &str) -> Identity {
-    Identity::App {
-        installation: name.into(),
-        bundle: Digest::from("a".repeat(64)),
-    }
-}
-
-async fn start(lease: &Lease, expression: &str, timeout_ms: u64) -> Running {
-    let payload = json!({"expressions": {"value": expression}, "scope": {}});
-    let invocation = Invocation {
-        kind: Kind::Evaluate,
-        payload: payload.to_string().into_bytes(),
-        timeout: Duration::from_millis(timeout_ms),
-        log_bytes_max: 64 * 1024,
-    };
-    lease.invoke(invocation).await.expect("it is sent")
-}
-
-async fn end(mut running: Running) -> Ended {
-    loop {
-        match running.next().await {
-            Said::Ended(ended) => return ended,
-            Said::Call { call, .. } => running.answer(
-                call,
-                Answer::Value {
-                    json: b"null".into(),
-                },
-            ),
-            Said::Log { .. } => {}
-        }
-    }
-}
-
-fn value(ended: &Ended) -> Value {
-    let result = ended.result.as_ref().expect("it succeeded");
-    serde_json::from_slice::<Value>(result).expect("JSON")["value"].take()
-}
-
-fn cause(ended: &Ended) -> Cause {
-    ended.result.as_ref().expect_err("it failed").cause
-}
+use runtimes::{Engine, House, app, cause, end, flow, serve, start, until, value};
 
 #[async_std::test]
 async fn a_runtime_is_sealed_and_is_its_identitys_alone() {
@@ -302,6 +109,33 @@ async fn bundles_are_loaded_once_and_a_bad_one_says_why() {
     house.stop().await;
 }
 
+/// Expressions that end their runtime or their time, and what is to be said of each.
+const DEATHS: [(&str, Cause); 7] = [
+    ("process.exit(3)", Cause::Crashed),
+    ("process.abort()", Cause::Crashed),
+    // It lives on, but has cut the line to us.
+    (
+        "(() => {
+            const fs = process.getBuiltinModule('node:fs');
+            for (const fd of fs.readdirSync('/proc/self/fd')) {
+                try { if (fs.readlinkSync('/proc/self/fd/' + fd).startsWith('socket')) fs.closeSync(Number(fd)) } catch {}
+            }
+            return new Promise(() => {});
+        })()",
+        Cause::Crashed,
+    ),
+    ("new Promise(() => {})", Cause::Timeout),
+    ("(() => { while (true) {} })()", Cause::EventLoopBlocked),
+    (
+        "(() => { const all = []; while (true) all.push(new Array(1e5).fill(1.5)) })()",
+        Cause::OutOfMemory,
+    ),
+    (
+        "(async () => { const all = []; while (true) { all.push(Buffer.alloc(4e6, 1)); await new Promise((r) => setTimeout(r, 1)) } })()",
+        Cause::OutOfMemory,
+    ),
+];
+
 #[async_std::test]
 async fn each_death_is_told_by_its_true_cause_and_harms_no_other() {
     let engine = Engine::start().await;
@@ -311,21 +145,7 @@ async fn each_death_is_told_by_its_true_cause_and_harms_no_other() {
     let bystander = house.flow("bystander").await;
     let waiting = "new Promise((resolve) => setTimeout(resolve, 60_000))";
     let beside = start(&bystander, waiting, 120_000).await;
-    let cases = [
-        ("process.exit(3)", Cause::Crashed),
-        ("process.abort()", Cause::Crashed),
-        ("new Promise(() => {})", Cause::Timeout),
-        ("(() => { while (true) {} })()", Cause::EventLoopBlocked),
-        (
-            "(() => { const all = []; while (true) all.push(new Array(1e5).fill(1.5)) })()",
-            Cause::OutOfMemory,
-        ),
-        (
-            "(async () => { const all = []; while (true) { all.push(Buffer.alloc(4e6, 1)); await new Promise((r) => setTimeout(r, 1)) } })()",
-            Cause::OutOfMemory,
-        ),
-    ];
-    for (expression, expected) in cases {
+    for (expression, expected) in DEATHS {
         let name = format!("bad {expected}");
         let timeout_ms = match expected {
             Cause::Timeout | Cause::EventLoopBlocked => 300,

@@ -58,7 +58,7 @@ async fn a_refusal_is_final_for_credentials_and_passing_for_the_rest() {
                 .refuse(status, "The token is unknown.")
                 .await;
         });
-        let error = dial(&url, "wrong").await.err().expect("refused");
+        let error = dial(&url, "wrong").await.map(drop).expect_err("refused");
         assert_eq!(error.is_transient(), status == 503, "{error}");
         assert!(
             error.to_string().contains("The token is unknown."),
@@ -69,7 +69,7 @@ async fn a_refusal_is_final_for_credentials_and_passing_for_the_rest() {
     }
     let (url, listener) = listen().await;
     drop(listener);
-    let error = dial(&url, "t").await.err().expect("nobody there");
+    let error = dial(&url, "t").await.map(drop).expect_err("nobody there");
     assert!(matches!(error, Error::Unreachable(_)), "{error}");
 }
 
@@ -204,7 +204,7 @@ async fn broken_peer(bytes: Vec<u8>) -> (Error, u16, String) {
     let (url, listener) = listen().await;
     let gateway = spawn(async move {
         let (_sender, mut receiver) = pending(&listener).await.accept().await.expect("open");
-        receiver.next().await.err().expect("no frame")
+        receiver.next().await.expect_err("no frame")
     });
     let mut stream = TcpStream::connect(addr(&url)).await.expect("connected");
     let head = upgrade("x-sluice-pool: p\r\nauthorization: Bearer t");

@@ -77,23 +77,6 @@ impl Files {
         self.dir.join(name)
     }
 
-    /// The installation's id, made now if there is none.
-    pub fn id(&self) -> anyhow::Result<String> {
-        let path = self.path("id");
-        let fresh = self.path(&format!("id.{}", std::process::id()));
-        write_private(&fresh, &uuid::Uuid::now_v7().to_string())?;
-        // A hard link never replaces: whoever comes first has made the id for everybody.
-        let linked = std::fs::hard_link(&fresh, &path);
-        std::fs::remove_file(&fresh)?;
-        match linked {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).context("keep the agent's id"),
-        }
-        let id = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-        Ok(id.trim().to_owned())
-    }
-
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         write_private(&self.path(name), text)
     }
@@ -280,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_private_has_one_owner_and_one_id() {
+    fn the_directory_is_private_and_has_one_owner() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = Files::open(dir.path(), "agent").expect("made");
         let mode = |path: &Path| {
@@ -290,8 +273,6 @@ mod tests {
         assert_eq!(mode(files.dir()), 0o700);
         files.write("amqp-url", "secret").expect("written");
         assert_eq!(mode(&files.path("amqp-url")), 0o600);
-        let id = files.id().expect("an id");
-        assert_eq!(files.id().expect("the same"), id);
         let second = Files::open(dir.path(), "agent").err().expect("refused");
         assert!(
             second.to_string().contains("another `sluice agent`"),

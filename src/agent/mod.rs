@@ -31,6 +31,7 @@ use crate::agent::children::Services;
 use crate::agent::files::Files;
 use crate::agent::podman::{Oci, Plan};
 use crate::agent::supervise::{Fatal, Group, Policy};
+use crate::agent_id;
 use crate::config::{AgentConfig, EXIT_REFUSED, EXIT_USAGE};
 use crate::shutdown::{Shutdown, Stage, Tasks};
 
@@ -98,7 +99,7 @@ impl Agent {
         files.end_stale().await?;
         files.write("pool-id", &config.pool_id)?;
         Ok(Self {
-            id: files.id()?,
+            id: agent_id::read_or_create(&config.data_dir).context("keep the agent's id")?,
             exe: std::env::current_exe().context("find this program's own file")?,
             fatal: channel::bounded(1),
             files,

@@ -44,7 +44,7 @@ pub async fn keep(shared: Arc<Shared>, client: String) {
             futures::future::Either::Left(_) => break,
             futures::future::Either::Right((error, _)) => error,
         };
-        shared.link_is_down(error.to_string());
+        shared.link_is_down(why_none(&error));
         if let Error::Address(_) = &error {
             tracing::error!(error = %error, "AMQP_URL is not usable; the bridge ends");
             shared.fail(EXIT_USAGE);
@@ -182,6 +182,7 @@ async fn say_cancels(shared: &Shared, link: &Link) -> Error {
 async fn look(shared: &Shared, link: &Link) -> Error {
     let looking = async {
         loop {
+            link.pulse().await?;
             let depths = link.depth().await?;
             let queued = depths.jobs + depths.jobs_high + depths.retry;
             shared.see_queues(queued, depths.reports);
@@ -199,6 +200,17 @@ fn free_bytes(dir: &std::path::Path) -> Option<u64> {
     let there = dir.ancestors().find(|path| path.exists())?;
     let stat = nix::sys::statvfs::statvfs(there).ok()?;
     Some(stat.blocks_available() * stat.fragment_size())
+}
+
+/// Why there is no link, for the gateway: the same words while the cause is the
+/// same, whatever the operating system calls it this time.
+fn why_none(error: &Error) -> String {
+    match error {
+        Error::Unreachable(_) | Error::Lost(_) | Error::TimedOut(_) | Error::Closed => {
+            "the connection to it is lost".into()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The loops above end in no other way than by an error.

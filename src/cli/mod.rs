@@ -142,19 +142,19 @@ impl Command {
         match self {
             Self::Gateway => {
                 let (config, shutdown) = role(look_up, |reader| reader.gateway())?;
-                Ok(gateway::run(config, shutdown).await)
+                Ok(shutdown.exit_code(gateway::run(config, shutdown.clone()).await))
             }
             Self::Agent => {
                 let (config, shutdown) = role(look_up, |reader| reader.agent())?;
-                Ok(agent::run(config, shutdown).await)
+                Ok(shutdown.exit_code(agent::run(config, shutdown.clone()).await))
             }
             Self::Bridge => {
                 let (config, shutdown) = role(look_up, |reader| reader.bridge())?;
-                Ok(bridge::run(config, shutdown).await)
+                Ok(shutdown.exit_code(bridge::run(config, shutdown.clone()).await))
             }
             Self::Worker => {
                 let (config, shutdown) = role(look_up, |reader| reader.worker())?;
-                Ok(worker::run(config, shutdown).await)
+                Ok(shutdown.exit_code(worker::run(config, shutdown.clone()).await))
             }
             Self::Up(up) => up.run(look_up).await,
             Self::Demo(demo) => {

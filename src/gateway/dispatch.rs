@@ -10,7 +10,7 @@ pub struct Room {
     /// How many jobs may be unanswered.
     pub window: u32,
     pub unanswered: u32,
-    /// Jobs the agent said it holds, running and queued.
+    /// Jobs its agent has accepted and not ended.
     pub held: u64,
     pub workers: u32,
 }

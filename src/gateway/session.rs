@@ -10,6 +10,7 @@
 //!
 //! Owns the conversation. Does not own a job: what a frame means for one is the line's.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -42,6 +43,11 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 const DISPATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Names an agent may give itself, in bytes each.
 const HELLO_TEXT_BYTES_MAX: usize = 256;
+
+/// Report frames of one session whose commit is awaited at once. Above it the
+/// session is not read: a store that is slow slows the agents down, and no
+/// memory fills.
+const REPORTS_UNCOMMITTED_MAX: usize = 64;
 
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 const SILENCE_MAX: Duration = Duration::from_millis(SILENCE_MS_MAX);
@@ -239,6 +245,7 @@ async fn read(
 ) -> String {
     let line = &gateway.line;
     let (pool, id) = (session.pool.as_str(), session.id.as_str());
+    let mut uncommitted = VecDeque::new();
     loop {
         let frame = match timeout(SILENCE_MAX, receiver.next()).await {
             Ok(Ok(Some(frame))) => frame,
@@ -255,7 +262,15 @@ async fn read(
                 dispatch,
                 reason,
             } => line.rejected(pool, id, job.as_str(), dispatch, reason),
-            FromBridge::Reports { items } => line.reports(pool, id, items),
+            FromBridge::Reports { items } => {
+                uncommitted.extend(line.reports(pool, id, items));
+                if uncommitted.len() > REPORTS_UNCOMMITTED_MAX
+                    && let Some(oldest) = uncommitted.pop_front()
+                {
+                    // An answer that never comes means that the store is closed, as the process ends.
+                    let _ = oldest.await;
+                }
+            }
             FromBridge::Heartbeat(status) => line.status(pool, id, status),
             FromBridge::Goodbye { reason } => return format!("the bridge said goodbye: {reason}"),
         }
@@ -386,10 +401,10 @@ async fn complete(gateway: &Arc<Gateway>, handed: Handed) -> Result<Option<Job>,
         None => match gateway.store.payload(handed.seq).await {
             Ok(Some(payload)) => payload,
             Ok(None) => {
-                tracing::error!(
-                    job.id = job.id.as_str(),
-                    "A job to be dispatched has no payload in the store"
-                );
+                let sentence = "the job's payload is missing from the gateway's store";
+                gateway
+                    .line
+                    .give_up(job.id.as_str(), job.dispatch, sentence);
                 return Ok(None);
             }
             // The session ends and its jobs wait again: the store may do better then.

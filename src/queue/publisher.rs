@@ -60,6 +60,15 @@ impl Link {
         self.inner.signal(exchange, "presence", &body).await
     }
 
+    /// Publishes something to nobody: a broker under alarm tells only those who
+    /// publish that it takes nothing ([`Link::blocked`]), so one has to.
+    pub async fn pulse(&self) -> Result<(), Error> {
+        if self.blocked().is_some() {
+            return Ok(());
+        }
+        self.inner.signal("", "pulse", &[]).await
+    }
+
     /// Puts a job into the retry queue, with what it has spent.
     pub(super) async fn put_back(
         &self,

@@ -76,7 +76,7 @@ pub(super) fn classify(exit: &Exit, memory_bytes: u64) -> Failure {
     }
     Failure::new(
         Cause::Crashed,
-        format!("the runtime's process ended {}", ending(exit.code)),
+        format!("the runtime's process {}", ending(exit.code)),
     )
 }
 
@@ -93,16 +93,16 @@ pub(super) fn collateral(why: &Failure) -> Failure {
 
 fn ending(code: Option<i64>) -> String {
     match code {
-        None => "in a way nobody saw".into(),
+        None => "hung up, and its end was not seen".into(),
         Some(code @ 129..=192) => {
             let number = code - 128;
             let name = i32::try_from(number)
                 .ok()
                 .and_then(|number| nix::sys::signal::Signal::try_from(number).ok())
                 .map_or_else(|| format!("signal {number}"), |signal| signal.to_string());
-            format!("by {name}")
+            format!("ended by {name}")
         }
-        Some(code) => format!("with exit code {code}"),
+        Some(code) => format!("ended with exit code {code}"),
     }
 }
 

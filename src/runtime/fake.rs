@@ -1,8 +1,8 @@
 //! An engine without containers, for unit tests: a task plays Node on the real
 //! socket, so that everything on this side of it is real.
 //!
-//! Its bundles and payloads are orders: a bundle `syntax` does not load, and a
-//! payload is one of the words of [`Node::invoke`].
+//! Its bundles and payloads are orders: a bundle `syntax` does not load, one
+//! `never` gives no answer, and a payload is one of the words of [`Node::invoke`].
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsRawFd;
@@ -189,6 +189,7 @@ impl Node {
                     Some(Ok(text)) if text == "syntax" => FromRuntime::LoadFailed {
                         failure: Failure::new(Cause::Syntax, "as the test wants"),
                     },
+                    Some(Ok(text)) if text == "never" => return None,
                     Some(Err(error)) => panic!("the bundle is not there: {error}"),
                     _ => FromRuntime::Loaded,
                 };

@@ -16,30 +16,26 @@ use std::time::{Duration, Instant};
 
 use async_std::channel;
 use async_std::future::timeout;
-use async_std::os::unix::net::UnixListener;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
 use sluice_proto::report::{Cause, Failure};
 
-use crate::backoff::{Backoff, jitter};
+use crate::backoff::Backoff;
 use crate::config::{Network, RuntimeConfig};
 use crate::runtime::death::{Exit, LOG_TAIL_BYTES_MAX, Verdict, classify};
-use crate::runtime::directory::{self, Directory};
-use crate::runtime::harness::{Conversation, Greeted, Signals, greet};
+use crate::runtime::directory;
+use crate::runtime::harness::{Conversation, Greeted, Signals};
 use crate::runtime::ledger::{NETWORKS, Number};
 use crate::runtime::pool::{Handle, Shared};
 use crate::runtime::reaper::{self, REMOVALS_MAX};
 use crate::runtime::sandbox::{Host, Spec};
-use crate::runtime::{Error, Owner, Runtime, network};
+use crate::runtime::{Error, Owner, Runtime, launch};
 use crate::shutdown::{Shutdown, Stage};
 
-/// How long Node may take to connect: it needs 100 ms, and 50 times that on a host out of CPU.
-const HELLO_MAX: Duration = Duration::from_secs(15);
-
-/// After this long without a Hello, the container is looked at: it may be gone.
-const HELLO_SUSPICIOUS: Duration = Duration::from_secs(1);
+/// How long the exit code of a runtime that hung up is waited for.
+const EXAMINE_MAX: Duration = Duration::from_secs(5);
 
 /// How often Podman's list is compared with ours. It also notices that Podman is away.
 const RECONCILE: Duration = Duration::from_secs(10);
@@ -220,8 +216,12 @@ impl<R: Runtime> Keeper<R> {
         if shutdown.stage() != Stage::Running {
             self.shared.ledger().drain();
         }
-        let refusing = self.shared.ledger().refusing().is_some();
-        if refusing && !self.healing && now >= self.heal_at {
+        let (refusing, starting) = {
+            let ledger = self.shared.ledger();
+            (ledger.refusing().is_some(), ledger.status().starting)
+        };
+        // One that starts at present will say more than a look.
+        if refusing && starting == 0 && !self.healing && now >= self.heal_at {
             self.healing = true;
             let look = self.look().boxed();
             self.work.push(look);
@@ -229,15 +229,15 @@ impl<R: Runtime> Keeper<R> {
         if !refusing && now >= self.reconcile_at {
             self.reconcile_at = now + RECONCILE;
             let (runtime, owner) = (Arc::clone(&self.runtime), self.owner.clone());
-            self.work
-                .push(async move { Done::Listed(runtime.list(&owner).await) }.boxed());
+            let work = async move { Done::Listed(runtime.list(&owner).await) };
+            self.work.push(work.boxed());
         }
     }
 
     // --- start
 
     async fn start(&mut self, number: Number, network: Network) {
-        let random = random_name();
+        let random = launch::random_name();
         let name = format!(
             "sluice-{}-{}-{random}",
             self.owner.agent_short(),
@@ -268,9 +268,9 @@ impl<R: Runtime> Keeper<R> {
         self.held.insert(number, held);
         let (runtime, host) = (Arc::clone(&self.runtime), self.host.clone());
         let work = async move {
-            let outcome = start_one(&*runtime, &spec, &host, &listener, &directory).await;
+            let outcome = launch::launch(&*runtime, &spec, &host, &listener, &directory).await;
             if outcome.is_err() {
-                discard(&*runtime, &spec.name, &directory.path).await;
+                launch::discard(&*runtime, &spec.name, &directory.path).await;
             }
             Done::Started(number, outcome)
         };
@@ -333,7 +333,9 @@ impl<R: Runtime> Keeper<R> {
         let runtime = Arc::clone(&self.runtime);
         let (name, log) = (held.name.clone(), held.log.clone());
         let work = async move {
-            let mut exit = runtime.wait(&name).await.unwrap_or_default();
+            // A socket that was closed by a process that lives on has no exit to wait for.
+            let exit = timeout(EXAMINE_MAX, runtime.wait(&name)).await;
+            let mut exit = exit.ok().and_then(Result::ok).unwrap_or_default();
             exit.log_tail = directory::tail(&log, LOG_TAIL_BYTES_MAX).await;
             Done::Examined(number, exit)
         };
@@ -369,101 +371,9 @@ impl<R: Runtime> Keeper<R> {
             let runtime = Arc::clone(&self.runtime);
             let work = async move {
                 if let Some((name, path)) = gone {
-                    discard(&*runtime, &name, &path).await;
+                    launch::discard(&*runtime, &name, &path).await;
                 }
                 Done::Destroyed(number)
-            };
-            self.work.push(work.boxed());
-        }
-    }
-
-    // --- health
-
-    /// Asks the engine whether it is ready, and sweeps once.
-    fn look(&self) -> impl Future<Output = Done> + Send + use<R> {
-        let runtime = Arc::clone(&self.runtime);
-        let (image, owner) = (self.config.image.clone(), self.owner.clone());
-        let sweep = (!self.swept).then(|| self.owner_dir.clone());
-        async move {
-            let looked = async {
-                let host = runtime.ready(&image).await?;
-                if let Some(owner_dir) = sweep {
-                    let removed = reaper::sweep_all(&*runtime, &owner, &owner_dir).await?;
-                    if removed > 0 {
-                        tracing::info!(removed, "Runtimes of an earlier worker were removed");
-                    }
-                }
-                Ok(host)
-            };
-            Done::Healed(looked.await)
-        }
-    }
-
-    fn healed(&mut self, outcome: Result<Host, Error>) {
-        self.healing = false;
-        let host = match outcome {
-            Ok(host) => host,
-            Err(error) => return self.engine_failed(&error),
-        };
-        if !self.swept {
-            self.swept = true;
-            let lacks = host.lacks();
-            if !lacks.is_empty() {
-                tracing::warn!(
-                    controllers = lacks.join(" "),
-                    "The kernel enforces no limits of these for this user (cgroup v2 delegation); substitutes are used"
-                );
-            }
-        }
-        self.host = host;
-        self.heal_later();
-        let suspects = std::mem::take(&mut self.suspects);
-        self.shared.change(|ledger| {
-            let mut steps = Vec::new();
-            for network in NETWORKS {
-                let probe = suspects.contains(&network);
-                match probe
-                    .then(|| ledger.probe(network, Instant::now()))
-                    .flatten()
-                {
-                    Some(step) => steps.push(step),
-                    None => ledger.accept(network),
-                }
-            }
-            steps
-        });
-    }
-
-    fn engine_failed(&mut self, error: &Error) {
-        let reason = error.to_string();
-        if self.shared.ledger().refusing() != Some(&reason) {
-            tracing::warn!(%error, "No runtime can be started at present");
-        }
-        self.heal_later();
-        self.shared.change(|ledger| {
-            let refused = NETWORKS.map(|network| ledger.refuse(network, &reason));
-            refused.into_iter().flatten().collect()
-        });
-    }
-
-    fn heal_later(&mut self) {
-        self.heal_at = Instant::now() + HEAL.delay(self.heal_attempt, jitter());
-        self.heal_attempt = self.heal_attempt.saturating_add(1);
-    }
-
-    fn reconcile(&mut self, names: &[String]) {
-        let held: HashSet<&str> = self.held.values().map(|held| held.name.as_str()).collect();
-        for name in names {
-            if held.contains(name.as_str()) {
-                continue;
-            }
-            tracing::warn!(container = %name, "A runtime nobody holds is removed");
-            let (runtime, name) = (Arc::clone(&self.runtime), name.clone());
-            let work = async move {
-                if let Err(error) = runtime.remove(&name).await {
-                    tracing::warn!(container = %name, %error, "It could not be removed");
-                }
-                Done::Swept
             };
             self.work.push(work.boxed());
         }
@@ -496,65 +406,6 @@ impl<R: Runtime> Keeper<R> {
     }
 }
 
-async fn start_one<R: Runtime>(
-    runtime: &R,
-    spec: &Spec,
-    host: &Host,
-    listener: &UnixListener,
-    directory: &Directory,
-) -> Result<(Greeted, Option<i32>), Error> {
-    let pid = runtime.start(spec, host).await?;
-    let greeted = {
-        let greeting = timeout(HELLO_MAX, greet(listener)).fuse();
-        let ending = async {
-            async_std::task::sleep(HELLO_SUSPICIOUS).await;
-            match runtime.wait(&spec.name).await {
-                Ok(exit) => exit,
-                // Whether it lives is not known, so the greeting's own limit decides.
-                Err(_) => futures::future::pending().await,
-            }
-        }
-        .fuse();
-        futures::pin_mut!(greeting, ending);
-        futures::select! {
-            greeted = greeting => greeted.map_err(|_| {
-                let limit = HELLO_MAX.as_secs();
-                Error::Handshake(format!("Node did not connect within {limit} s"))
-            })?,
-            exit = ending => Err(died_early(&exit, directory).await),
-        }?
-    };
-    if spec.network == Network::Full {
-        match pid {
-            Some(pid) => network::close(pid).await?,
-            None => {
-                return Err(Error::NotSealed(
-                    "its process is not visible to this worker, so no route of it can be closed"
-                        .into(),
-                ));
-            }
-        }
-    }
-    Ok((greeted, pid))
-}
-
-async fn died_early(exit: &Exit, directory: &Directory) -> Error {
-    let tail = directory::tail(&directory.log, 1_000).await;
-    let code = exit.code.unwrap_or_default();
-    Error::Handshake(format!(
-        "its process ended with code {code} before it connected; it said: {}",
-        tail.trim()
-    ))
-}
-
-async fn discard<R: Runtime>(runtime: &R, name: &str, path: &std::path::Path) {
-    if let Err(error) = runtime.remove(name).await {
-        // The next look at Podman's list finds it.
-        tracing::warn!(container = %name, %error, "A runtime could not be removed");
-    }
-    directory::delete(path).await;
-}
-
 fn signals(shared: &Arc<Shared>, number: Number) -> Signals {
     let (for_doubt, for_over) = (Arc::clone(shared), Arc::clone(shared));
     Signals {
@@ -573,12 +424,4 @@ fn ended() -> Failure {
     )
 }
 
-fn random_name() -> String {
-    let mut bytes = [0u8; 4];
-    // Without a random source the clock is as good: names only need to differ.
-    if getrandom::fill(&mut bytes).is_err() {
-        let now = crate::telemetry::now_us().to_le_bytes();
-        bytes.copy_from_slice(&now[..4]);
-    }
-    format!("{:08x}", u32::from_le_bytes(bytes))
-}
+mod health;

@@ -19,6 +19,7 @@
 //! | `invocation` | one invocation as its caller sees it |
 //! | `ledger` | the policy, pure: who gets which runtime, who is evicted |
 //! | `keeper` | the one task that starts and ends containers |
+//! | `launch` | one container from nothing to a sealed Hello |
 //! | `clock` | deadlines and memory of those that are in use |
 //! | `harness` | the socket: handshake, framing, one reader and one writer per runtime |
 //! | `table` | the open invocations of one runtime, and what a message does to them |
@@ -39,6 +40,7 @@ mod directory;
 mod harness;
 pub mod invocation;
 mod keeper;
+mod launch;
 mod ledger;
 mod network;
 pub mod node;

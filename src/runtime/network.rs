@@ -30,11 +30,13 @@ const CLOSED_V6: &[&str] = &["fe80::/10", "fe80::/64", "fd00:ec2::254/128"];
 
 /// Closes the routes of the container whose first process is `pid`.
 pub(super) async fn close(pid: i32) -> Result<(), Error> {
-    add(pid, "-4", CLOSED_V4).await?;
-    if Path::new("/proc/sys/net/ipv6").exists() {
-        add(pid, "-6", CLOSED_V6).await?;
-    }
-    Ok(())
+    let v6 = async {
+        if Path::new("/proc/sys/net/ipv6").exists() {
+            add(pid, "-6", CLOSED_V6).await?;
+        }
+        Ok(())
+    };
+    futures::try_join!(add(pid, "-4", CLOSED_V4), v6).map(drop)
 }
 
 async fn add(pid: i32, family: &str, prefixes: &[&str]) -> Result<(), Error> {

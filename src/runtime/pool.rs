@@ -7,30 +7,23 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_std::channel;
-use async_std::future::timeout;
-use futures::FutureExt;
 
-use sluice_proto::harness::RUN_DIR;
 use sluice_proto::job::Identity;
-use sluice_proto::report::{Cause, Failure, Origin};
+use sluice_proto::report::{Failure, Origin};
 
 use crate::config::RuntimeConfig;
 use crate::runtime::clock::clock;
-use crate::runtime::directory::BUNDLE_NAME;
 use crate::runtime::harness::Conversation;
 use crate::runtime::invocation::{Invocation, Mailbox, Running};
 use crate::runtime::keeper::{Event, Keeper};
 use crate::runtime::ledger::{Claim, Ledger, Limits, Number, Step, Ticket};
 use crate::runtime::podman::Podman;
+use crate::runtime::pool::turn::{Loading, Place, Turn};
 use crate::runtime::{Error, Owner, Runtime, directory, node};
 use crate::shutdown::{Shutdown, Tasks};
-
-/// How long a bundle may take to load. What it does at its top level is user
-/// code and may never end.
-const LOAD_MAX: Duration = Duration::from_secs(15);
 
 /// The runtimes of one worker. Clones share them.
 #[derive(Clone)]
@@ -83,37 +76,11 @@ pub(super) struct Hold {
     number: Number,
 }
 
-/// What a waiting claim hears.
-enum Turn {
-    Lead,
-    Assign(Loading, Origin),
-    Share(Lease),
-    Fail(Failure),
-}
-
-/// A runtime given to a leader. Dropped, it goes back: as the stem it is, or,
-/// once it was told to load, to be destroyed.
-struct Loading {
-    shared: Arc<Shared>,
-    number: Number,
-    handle: Handle,
-    touched: bool,
-    done: bool,
-}
-
 enum Claimed<'a> {
     Lease(Lease),
     Refused(Failure),
     Lead(Place<'a>),
     Follow(Place<'a>),
-}
-
-/// A place among the waiting claims.
-struct Place<'a> {
-    shared: &'a Arc<Shared>,
-    identity: &'a Identity,
-    ticket: Ticket,
-    turns: channel::Receiver<Turn>,
 }
 
 // === impl Pool ===
@@ -351,139 +318,6 @@ impl Shared {
     }
 }
 
-// === impl Place ===
-
-impl Place<'_> {
-    async fn follow(
-        self,
-        fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
-    ) -> Result<Lease, Failure> {
-        match self.turn().await? {
-            Turn::Lead => self.lead(fetch).await,
-            Turn::Share(lease) => Ok(lease),
-            Turn::Fail(failure) => Err(failure),
-            Turn::Assign(loading, origin) => self.load(loading, origin, fetch).await,
-        }
-    }
-
-    /// Fetches while a runtime is found or started.
-    async fn lead(
-        self,
-        fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
-    ) -> Result<Lease, Failure> {
-        if self.identity.bundle().is_none() {
-            let (loading, origin) = self.assignment().await?;
-            return loading.load(None, origin).await;
-        }
-        let fetched = fetch.fuse();
-        let assigned = self.assignment().fuse();
-        futures::pin_mut!(fetched, assigned);
-        // Whichever comes first is kept; a failure of either drops the other,
-        // whose guard gives back what it has.
-        let (bundle, (loading, origin)) = futures::try_join!(fetched, assigned)?;
-        loading.load(Some(bundle), origin).await
-    }
-
-    async fn load(
-        self,
-        loading: Loading,
-        origin: Origin,
-        fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
-    ) -> Result<Lease, Failure> {
-        let bundle = match self.identity.bundle() {
-            Some(_) => Some(fetch.await?),
-            None => None,
-        };
-        loading.load(bundle, origin).await
-    }
-
-    async fn assignment(&self) -> Result<(Loading, Origin), Failure> {
-        loop {
-            match self.turn().await? {
-                Turn::Assign(loading, origin) => return Ok((loading, origin)),
-                Turn::Fail(failure) => return Err(failure),
-                Turn::Lead | Turn::Share(_) => {}
-            }
-        }
-    }
-
-    async fn turn(&self) -> Result<Turn, Failure> {
-        self.turns
-            .recv()
-            .await
-            .map_err(|_| Failure::new(Cause::RuntimeUnavailable, "the worker is ending"))
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.shared.waiting().remove(&self.ticket);
-        self.turns.close();
-        // What came and was not taken gives itself back first.
-        while let Ok(turn) = self.turns.try_recv() {
-            drop(turn);
-        }
-        let (identity, ticket) = (self.identity, self.ticket);
-        self.shared
-            .change(|ledger| ledger.withdraw(identity, ticket));
-    }
-}
-
-// === impl Loading ===
-
-impl Loading {
-    async fn load(mut self, bundle: Option<Vec<u8>>, origin: Origin) -> Result<Lease, Failure> {
-        let path = match bundle {
-            Some(bundle) => {
-                directory::write_bundle(&self.handle.run_dir, bundle)
-                    .await
-                    .map_err(|error| Failure::new(Cause::RuntimeUnavailable, error.to_string()))?;
-                Some(format!("{RUN_DIR}/{BUNDLE_NAME}"))
-            }
-            None => None,
-        };
-        self.touched = true;
-        let loaded = timeout(LOAD_MAX, self.handle.conversation.load(path)).await;
-        let outcome = loaded.unwrap_or_else(|_| {
-            Err(Failure::new(
-                Cause::Timeout,
-                format!("the bundle did not load within {} s", LOAD_MAX.as_secs()),
-            ))
-        });
-        self.done = true;
-        let number = self.number;
-        match outcome {
-            Ok(()) => {
-                let lease = self.shared.lease(number, self.handle.clone(), origin);
-                self.shared
-                    .change(|ledger| ledger.loaded(number, Instant::now()));
-                Ok(lease)
-            }
-            Err(failure) => {
-                self.shared
-                    .change(|ledger| ledger.load_failed(number, &failure));
-                Err(failure)
-            }
-        }
-    }
-}
-
-impl Drop for Loading {
-    fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let (number, touched) = (self.number, self.touched);
-        self.shared.change(|ledger| {
-            if touched {
-                ledger.load_abandoned(number)
-            } else {
-                ledger.load_untouched(number)
-            }
-        });
-    }
-}
-
 // === impl Hold ===
 
 impl Drop for Hold {
@@ -499,6 +333,8 @@ impl std::fmt::Debug for Hold {
         write!(f, "Hold({})", self.number)
     }
 }
+
+mod turn;
 
 #[cfg(test)]
 #[path = "pool_tests.rs"]

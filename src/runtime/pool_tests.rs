@@ -1,11 +1,13 @@
 //! Pools on the fake engine: everything but containers is real.
 
 use std::future::{pending, ready};
+use std::time::Duration;
 
 use async_std::task::sleep;
 use sluice_proto::harness::Answer;
 use sluice_proto::ids::Digest;
 use sluice_proto::job::Kind;
+use sluice_proto::report::Cause;
 
 use super::*;
 use crate::config::RUNTIME_IMAGE_DEFAULT;
@@ -170,6 +172,26 @@ async fn a_leader_that_gives_up_hands_the_turn_to_the_next() {
             status.loading == 0 && status.waiting == 0
         })
         .await;
+    house.stop().await;
+}
+
+#[async_std::test]
+async fn a_load_that_is_given_up_leaves_no_runtime_with_its_code() {
+    let house = House::start(4, 1).await;
+    house.until("a stem", |status| status.stems == 1).await;
+    let bundle = ready(Ok(b"never".to_vec()));
+    let identity = app("one");
+    let claim = house.pool.claim(&identity, bundle);
+    let given_up = async_std::future::timeout(Duration::from_millis(50), claim).await;
+    assert!(given_up.is_err(), "it never loads");
+    let stem = house.claim("two").await.expect("a runtime");
+    house
+        .until("it is gone", |status| {
+            status.loading == 0 && status.going == 0
+        })
+        .await;
+    assert_eq!(house.pool.status().busy, 1, "{:?}", house.pool);
+    drop(stem);
     house.stop().await;
 }
 

@@ -13,6 +13,7 @@ use sluice_proto::harness::{HARNESS_DIR, RUN_DIR};
 
 use crate::config::{Network, RuntimeConfig};
 use crate::runtime::Owner;
+use crate::runtime::directory::Directory;
 
 /// Labels every container of an agent carries.
 pub(super) const LABEL_AGENT: &str = "io.sluice.agent";
@@ -89,7 +90,7 @@ impl Spec {
         name: String,
         network: Network,
         harness_dir: PathBuf,
-        directory: &super::directory::Directory,
+        directory: &Directory,
     ) -> Self {
         Self {
             name,

@@ -1,7 +1,14 @@
+//! What the table makes of everything a harness can say, honest or not.
+
+use std::task::{Context, Poll, Waker};
+
+use sluice_proto::harness::CALLS_IN_FLIGHT_MAX;
 use sluice_proto::job::Kind;
+use sluice_proto::report::{ERROR_TEXT_BYTES_MAX, Level};
 
 use super::*;
-use std::task::{Context, Poll, Waker};
+
+use crate::runtime::invocation::Said;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -21,6 +28,9 @@ fn open(table: &mut Table, now: Instant) -> Opened {
     let number = table.open(&invocation, &mailbox, now).expect("it is open");
     Opened { number, mailbox }
 }
+
+/// What a runtime says that no harness would.
+type Forge = fn(&Opened) -> Vec<FromRuntime>;
 
 impl Opened {
     fn said(&self) -> Option<Said> {
@@ -146,7 +156,7 @@ fn a_result_that_crosses_the_abort_is_a_result() {
 #[test]
 fn what_no_harness_sends_is_a_violation() {
     let now = Instant::now();
-    let forgeries: [(&str, fn(&Opened) -> Vec<FromRuntime>); 8] = [
+    let forgeries: [(&str, Forge); 8] = [
         ("unknown invocation", |o| {
             vec![
                 Opened {
@@ -232,4 +242,16 @@ fn a_crash_is_the_fault_of_the_one_that_was_alone_and_else_of_nobody_known() {
     let both = [open(&mut table, now), open(&mut table, now)];
     table.bury(crash());
     assert!(both.iter().all(|opened| opened.ended().collateral));
+}
+
+#[test]
+fn a_dead_runtime_is_not_taken_for_a_blocked_one() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    let opened = open(&mut table, now);
+    table.due(now + TIMEOUT);
+    table.dying();
+    assert_eq!(table.due(now + 2 * TIMEOUT), Due::default());
+    table.bury(Failure::new(Cause::Crashed, "exit code 1"));
+    assert_eq!(opened.cause(), Cause::Crashed);
 }

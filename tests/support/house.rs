@@ -9,8 +9,8 @@
 //! the house fails the test if a container is left.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use async_std::task;
@@ -20,15 +20,11 @@ use sluice::config::EgressConfig;
 use url::Url;
 
 use crate::support::chaos::{Chaos, Wire};
-use crate::support::{env, exe};
-
-/// How long anything in a test may take before it counts as never.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::process::{PATIENCE, Process, until};
 
 pub struct House {
     dir: tempfile::TempDir,
-    api: ApiClient,
-    key: String,
+    control: Control,
     pub gateway: Process,
     agent: Process,
     pub bridge: Option<Process>,
@@ -39,17 +35,84 @@ pub struct House {
     pub project: String,
     pub pool: String,
     pub token: String,
-    pub http: String,
-    agents: String,
     amqp: Url,
     podman: String,
 }
 
-/// A child that dies with the test.
-pub struct Process {
-    role: String,
-    child: Child,
-    log: PathBuf,
+/// The gateway as its admin sees it.
+struct Control {
+    api: ApiClient,
+    key: String,
+    http: String,
+    agents: String,
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Starts a gateway in `dir`.
+    async fn start(dir: &Path) -> (Process, Self) {
+        let settings = gateway_settings("127.0.0.1:0", "127.0.0.1:0");
+        let mut gateway = Process::spawn(dir, "gateway", "gateway", &settings);
+        let listen = dir.join("gateway/listen.json");
+        let listen: Value = until("the gateway listens", || {
+            gateway.assert_alive();
+            std::fs::read(&listen)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+        })
+        .await;
+        let http = text(&listen["http"]);
+        let url = Url::parse(&http).expect("an address");
+        let key = std::fs::read_to_string(dir.join("gateway/admin.key")).expect("an admin key");
+        let control = Self {
+            api: ApiClient::new(&url, &EgressConfig::default()).expect("an HTTP client"),
+            key: key.trim().to_owned(),
+            http,
+            agents: text(&listen["agents"]),
+        };
+        (gateway, control)
+    }
+
+    /// Starts an agent of a pool of its own, for its broker and its Podman service.
+    async fn lend(&self, dir: &Path) -> Process {
+        let lender = self.post("/api/v1/pools", json!({"name": "lender"})).await;
+        let settings = [
+            ("FLOWS_GATEWAY_ENDPOINT", self.agents.clone()),
+            ("FLOWS_ENDPOINT", self.http.clone()),
+            ("FLOWS_AGENT_POOL_ID", text(&lender["id"])),
+            ("FLOWS_AGENT_POOL_TOKEN", text(&lender["token"])),
+            ("FLOWS_POOL_SIZE", "0".into()),
+            ("SLUICE_WORKERS", "1".into()),
+        ];
+        let mut agent = Process::spawn(dir, "agent", "agent", &settings);
+        let path = format!("/api/v1/pools/{}", text(&lender["id"]));
+        let start = Instant::now();
+        while self.call("GET", &path, Value::Null).await["agents"][0]["workers"] != 1 {
+            agent.assert_alive();
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the lending agent does not come up:\n{}",
+                agent.log_tail()
+            );
+            task::sleep(Duration::from_millis(50)).await;
+        }
+        agent
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        self.call("POST", path, body).await
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, mut reply) = self
+            .api
+            .request(method, path, Some(&self.key), Some(&body))
+            .await
+            .expect("the gateway answers");
+        assert!(status < 400, "{method} {path}: {reply}");
+        reply["data"].take()
+    }
 }
 
 // === impl House ===
@@ -61,73 +124,19 @@ impl House {
             .prefix("sluice-t-")
             .tempdir()
             .expect("a scratch directory");
-        let mut gateway = Process::spawn(
-            dir.path(),
-            "gateway",
-            "gateway",
-            &gateway_settings("127.0.0.1:0", "127.0.0.1:0"),
+        let (gateway, control) = Control::start(dir.path()).await;
+        let project = text(
+            &control
+                .post("/api/v1/projects", json!({"name": "house"}))
+                .await["id"],
         );
-        let listen = dir.path().join("gateway/listen.json");
-        let listen: Value = until("the gateway listens", || {
-            gateway.assert_alive();
-            std::fs::read(&listen)
-                .ok()
-                .and_then(|text| serde_json::from_slice(&text).ok())
-        })
-        .await;
-        let text = |value: &Value| value.as_str().expect("a string").to_owned();
-        let (http, agents) = (text(&listen["http"]), text(&listen["agents"]));
-        let key =
-            std::fs::read_to_string(dir.path().join("gateway/admin.key")).expect("an admin key");
-        let api = ApiClient::new(
-            &Url::parse(&http).expect("an address"),
-            &EgressConfig::default(),
-        )
-        .expect("an HTTP client");
-        let key = key.trim().to_owned();
-        let call = async |method: &str, path: &str, body: Value| {
-            let (status, mut reply) = api
-                .request(method, path, Some(&key), Some(&body))
-                .await
-                .expect("the gateway answers");
-            assert!(status < 400, "{method} {path}: {reply}");
-            reply["data"].take()
-        };
-        let lender = call("POST", "/api/v1/pools", json!({"name": "lender"})).await;
-        let project = text(&call("POST", "/api/v1/projects", json!({"name": "house"})).await["id"]);
-        let pool = call("POST", "/api/v1/pools", json!({"name": "house"})).await;
+        let pool = control
+            .post("/api/v1/pools", json!({"name": "house"}))
+            .await;
         let (pool, token) = (text(&pool["id"]), text(&pool["token"]));
-        call(
-            "PUT",
-            &format!("/api/v1/pools/{pool}/projects/{project}"),
-            json!({}),
-        )
-        .await;
-
-        let mut agent = Process::spawn(
-            dir.path(),
-            "agent",
-            "agent",
-            &[
-                ("FLOWS_GATEWAY_ENDPOINT", agents.clone()),
-                ("FLOWS_ENDPOINT", http.clone()),
-                ("FLOWS_AGENT_POOL_ID", text(&lender["id"])),
-                ("FLOWS_AGENT_POOL_TOKEN", text(&lender["token"])),
-                ("FLOWS_POOL_SIZE", "0".into()),
-                ("SLUICE_WORKERS", "1".into()),
-            ],
-        );
-        let path = format!("/api/v1/pools/{}", text(&lender["id"]));
-        let start = Instant::now();
-        while call("GET", &path, Value::Null).await["agents"][0]["workers"] != 1 {
-            agent.assert_alive();
-            assert!(
-                start.elapsed() < PATIENCE,
-                "the lending agent does not come up:\n{}",
-                agent.log_tail()
-            );
-            task::sleep(Duration::from_millis(50)).await;
-        }
+        let exposure = format!("/api/v1/pools/{pool}/projects/{project}");
+        control.call("PUT", &exposure, json!({})).await;
+        let agent = control.lend(dir.path()).await;
         let file = |name: &str| {
             std::fs::read_to_string(dir.path().join("agent").join(name))
                 .expect(name)
@@ -137,23 +146,19 @@ impl House {
         let amqp = Url::parse(&file("amqp-url")).expect("the broker's address");
         let podman = file("podman-url");
         let broker = SocketAddr::from(([127, 0, 0, 1], amqp.port().expect("a port")));
-        let gateway_agents = socket_addr(&agents);
         Self {
-            websocket: Chaos::start(Wire::Websocket, gateway_agents).await,
+            websocket: Chaos::start(Wire::Websocket, socket_addr(&control.agents)).await,
             bridge_amqp: Chaos::start(Wire::Amqp, broker).await,
             worker_amqp: Chaos::start(Wire::Amqp, broker).await,
             bridge: None,
             workers: Vec::new(),
             dir,
-            api,
-            key,
+            control,
             gateway,
             agent,
             project,
             pool,
             token,
-            http,
-            agents,
             amqp,
             podman,
         }
@@ -197,7 +202,7 @@ impl House {
     /// Starts or restarts one worker, through its chaos proxy.
     pub fn start_worker(&mut self, number: u32) {
         let settings = [
-            ("FLOWS_ENDPOINT", self.http.clone()),
+            ("FLOWS_ENDPOINT", self.control.http.clone()),
             ("FLOWS_AGENT_POOL_ID", self.pool.clone()),
             ("FLOWS_POOL_SIZE", "1".to_owned()),
             ("AMQP_URL", self.amqp_through(&self.worker_amqp)),
@@ -247,7 +252,10 @@ impl House {
     }
 
     pub async fn restart_gateway(&mut self) {
-        let (http, agents) = (socket_addr(&self.http), socket_addr(&self.agents));
+        let (http, agents) = (
+            socket_addr(&self.control.http),
+            socket_addr(&self.control.agents),
+        );
         self.gateway.kill();
         self.gateway = Process::spawn(
             self.dir.path(),
@@ -295,7 +303,12 @@ impl House {
         let start = Instant::now();
         let path = format!("/api/v1/jobs/{id}?wait=60");
         loop {
-            match self.api.request("GET", &path, Some(&self.key), None).await {
+            match self
+                .control
+                .api
+                .request("GET", &path, Some(&self.control.key), None)
+                .await
+            {
                 Ok((200, mut reply)) => return reply["data"].take(),
                 other => assert!(start.elapsed() < PATIENCE, "{other:?}\n{}", self.logs()),
             }
@@ -338,8 +351,9 @@ impl House {
     }
 
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-        self.api
-            .request(method, path, Some(&self.key), body)
+        self.control
+            .api
+            .request(method, path, Some(&self.control.key), body)
             .await
             .expect("the gateway answers")
     }
@@ -405,126 +419,6 @@ impl Drop for House {
     }
 }
 
-// === impl Process ===
-
-impl Process {
-    pub fn spawn(dir: &Path, name: &str, role: &str, settings: &[(&str, String)]) -> Self {
-        let log = dir.join(format!("{name}.log"));
-        let file = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .expect("a log file");
-        let pass = [
-            "PATH",
-            "HOME",
-            "XDG_RUNTIME_DIR",
-            "FLOWS_RUNTIME_IMAGE",
-            "SLUICE_RUNTIME_OCI",
-        ];
-        let child = Command::new(exe())
-            .arg(role)
-            .env_clear()
-            .envs(pass.iter().filter_map(|name| Some((*name, env(name)?))))
-            .env("SLUICE_DATA_DIR", dir)
-            .envs(settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .expect("the program starts");
-        Self {
-            role: name.to_owned(),
-            child,
-            log,
-        }
-    }
-
-    pub fn pid(&self) -> nix::unistd::Pid {
-        nix::unistd::Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    pub fn alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// The exit code, once it has ended.
-    pub fn exit_code(&mut self) -> Option<i32> {
-        self.child
-            .try_wait()
-            .ok()
-            .flatten()
-            .map(|status| status.code().unwrap_or(-1))
-    }
-
-    pub fn assert_alive(&mut self) {
-        assert!(
-            self.alive(),
-            "{} has ended:\n{}",
-            self.role,
-            self.log_tail()
-        );
-    }
-
-    /// SIGKILL, and gone.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// SIGTERM, and gone within reason; answers with the exit code.
-    pub fn end(&mut self) -> Option<i32> {
-        let _ = nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM);
-        let start = Instant::now();
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return status.code(),
-                Ok(None) if start.elapsed() < PATIENCE => pause(),
-                _ => {
-                    self.kill();
-                    return None;
-                }
-            }
-        }
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<_> = log.lines().collect();
-        format!(
-            "--- {}\n{}",
-            self.role,
-            lines[lines.len().saturating_sub(12)..].join("\n")
-        )
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Looks until there is something to see.
-pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(
-            start.elapsed() < PATIENCE,
-            "not within {} s: {what}",
-            PATIENCE.as_secs()
-        );
-        task::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 fn gateway_settings(http: &str, agents: &str) -> [(&'static str, String); 2] {
     [
         ("SLUICE_GATEWAY_LISTEN", http.to_owned()),
@@ -540,10 +434,6 @@ fn socket_addr(url: &str) -> SocketAddr {
         .expect("an address")
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "waiting for a child's end in a destructor, where nothing can be awaited"
-)]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(20));
+fn text(value: &Value) -> String {
+    value.as_str().expect("a string").to_owned()
 }

@@ -5,6 +5,7 @@
 
 pub mod chaos;
 pub mod house;
+pub mod process;
 
 use std::path::PathBuf;
 

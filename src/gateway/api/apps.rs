@@ -7,6 +7,7 @@ use crate::gateway::auth::Caller;
 use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, unpack};
 use crate::gateway::directory::new_id;
 use crate::gateway::error::ApiError;
+use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply};
 use crate::gateway::json::{Fields, name};
 use crate::shutdown::unblock;
@@ -77,7 +78,7 @@ pub async fn publish(
     caller: &Caller,
     head: &Head,
     app: &str,
-    body: Vec<u8>,
+    body: Body,
 ) -> Result<Reply, ApiError> {
     let app = find(gateway, caller, app).await?;
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -114,7 +115,7 @@ pub async fn publish(
     Ok(Reply::created(&version_object(&version)))
 }
 
-async fn from_archive(body: Vec<u8>) -> Result<Code, ApiError> {
+async fn from_archive(body: Body) -> Result<Code, ApiError> {
     if body.len() > ARCHIVE_BYTES_MAX {
         return Err(ApiError::new(
             413,

@@ -11,6 +11,7 @@ use crate::gateway::Gateway;
 use crate::gateway::api::request;
 use crate::gateway::auth::Caller;
 use crate::gateway::error::ApiError;
+use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply};
 use crate::gateway::json::Fields;
 use crate::gateway::line::{Cancelled, Ended, view};
@@ -37,7 +38,7 @@ pub async fn create(
     gateway: &Arc<Gateway>,
     caller: &Caller,
     head: &Head,
-    body: &[u8],
+    body: Body,
 ) -> Result<Reply, ApiError> {
     let wait = wait(head)?;
     if gateway.is_draining() {
@@ -50,28 +51,24 @@ pub async fn create(
     if let Some(trouble) = gateway.store.trouble() {
         return Err(ApiError::later(503, trouble, 2));
     }
-    let new = request::read(gateway, caller, body).await?;
+    let new = request::read(gateway, caller, &body).await?;
     let created = gateway
         .line
         .create(new, wait.is_some())
         .map_err(|full| ApiError::later(429, full.0, 1))?;
+    if !matches!(timeout(COMMIT_MAX, created.committed).await, Ok(Ok(()))) {
+        let sentence = format!(
+            "job {} is not committed yet: the store is slow or cannot write; ask for it later",
+            created.id
+        );
+        return Err(ApiError::later(503, sentence, 2));
+    }
+    // From here on the job lies on the disk, and its body is no burden while the caller waits.
+    drop(body);
     if let (Some(wait), Some(ended)) = (wait, created.ended)
         && let Some(job) = until_ended(gateway, ended, wait).await
     {
         return Ok(Reply::raw(&job));
-    }
-    match timeout(COMMIT_MAX, created.committed).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => {
-            return Err(ApiError::later(
-                503,
-                format!(
-                    "job {} is not committed yet: the store is slow or cannot write; ask for it later",
-                    created.id
-                ),
-                2,
-            ));
-        }
     }
     Ok(show(&find(gateway, caller, &created.id).await?))
 }

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
 use crate::gateway::error::ApiError;
+use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply, no_route};
 use crate::telemetry::now_ms;
 
@@ -33,7 +34,7 @@ pub async fn handle(
     caller: &Caller,
     head: &Head,
     path: &[&str],
-    body: Vec<u8>,
+    body: Body,
 ) -> Result<Reply, ApiError> {
     match (head.method.as_str(), path) {
         ("GET", ["projects"]) => Ok(projects::list(gateway, caller)),
@@ -58,7 +59,7 @@ pub async fn handle(
         ("POST", ["apps", id, "versions"]) => apps::publish(gateway, caller, head, id, body).await,
         ("GET", ["versions", id]) => apps::version(gateway, caller, id).await,
         ("GET", ["jobs"]) => jobs::list(gateway, caller, head).await,
-        ("POST", ["jobs"]) => jobs::create(gateway, caller, head, &body).await,
+        ("POST", ["jobs"]) => jobs::create(gateway, caller, head, body).await,
         ("GET", ["jobs", id]) => jobs::get(gateway, caller, head, id).await,
         ("GET", ["jobs", id, "trace"]) => jobs::trace(gateway, caller, id).await,
         ("GET", ["jobs", id, "calls"]) => jobs::calls(gateway, caller, id).await,

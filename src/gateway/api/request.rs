@@ -15,8 +15,8 @@ use crate::telemetry::now_ms;
 
 /// How long an invocation may take if nobody says, in milliseconds.
 const TIMEOUT_MS: u32 = 60_000;
-/// The longest it may be given: 15 minutes, for handlers that wait for others.
-const TIMEOUT_MS_MAX: u64 = 900_000;
+/// The longest it may be given: a day, for handlers that wait for others.
+const TIMEOUT_MS_MAX: u64 = 86_400_000;
 /// The longest name of a flow, an installation or a block, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// Expressions in one job.

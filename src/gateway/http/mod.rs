@@ -7,6 +7,7 @@
 //!
 //! Owns everything that knows trillium. Handlers get values and give values.
 
+pub mod body;
 mod patience;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::gateway::auth::{Caller, JobCaller};
 use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
 use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
 use crate::gateway::error::ApiError;
+use crate::gateway::http::body::Budget;
 use crate::gateway::http::patience::Patience;
 use crate::gateway::{Gateway, agent_api, api};
 
@@ -43,8 +45,6 @@ const FLOW_BODY_BYTES_MAX: u64 = 2 * DEFINITION_BYTES_MAX as u64 + 64 * 1024;
 const EVENT_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// The largest config of an installation, in bytes.
 const CONFIG_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
-/// How long a body may take to arrive.
-const BODY_MAX: Duration = Duration::from_secs(60);
 /// How long a client that was turned away should wait, in seconds.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -73,6 +73,7 @@ pub struct Server {
 struct Service {
     gateway: Arc<Gateway>,
     in_flight: AtomicUsize,
+    bodies: Budget,
 }
 
 struct Place<'a>(&'a AtomicUsize);
@@ -95,6 +96,7 @@ pub fn serve(gateway: Arc<Gateway>, listener: std::net::TcpListener) -> Server {
     drop(config.spawn(Service {
         gateway,
         in_flight: AtomicUsize::new(0),
+        bodies: Budget::default(),
     }));
     Server { swansong }
 }
@@ -164,7 +166,7 @@ impl Service {
             }
             (_, ["api", "v1", rest @ ..]) => {
                 let caller = Caller::check(gateway, credential)?;
-                let body = body(conn, body_max(rest)).await?;
+                let body = self.bodies.read(conn, body_max(rest)).await?;
                 *read = true;
                 api::handle(gateway, &caller, head, rest, body).await
             }
@@ -175,7 +177,7 @@ impl Service {
             }
             ("POST", ["agent", "v1", "calls"]) => {
                 let caller = JobCaller::check(gateway, credential)?;
-                let body = body(conn, agent_api::CALL_BYTES_MAX).await?;
+                let body = self.bodies.read(conn, agent_api::CALL_BYTES_MAX).await?;
                 *read = true;
                 agent_api::call(gateway, &caller, &body).await
             }
@@ -192,36 +194,6 @@ fn body_max(path: &[&str]) -> u64 {
         ["flows", _, "blocks", _, "inputs", _, "events"] => EVENT_BODY_BYTES_MAX,
         ["installations", ..] => CONFIG_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
-    }
-}
-
-async fn body(conn: &mut Conn, bytes_max: u64) -> Result<Vec<u8>, ApiError> {
-    let too_large = || {
-        ApiError::new(
-            413,
-            format!("the body has more than {bytes_max} bytes, which is the limit here"),
-        )
-    };
-    let body = conn.request_body().with_max_len(bytes_max);
-    if body
-        .content_length()
-        .is_some_and(|length| length > bytes_max)
-    {
-        return Err(too_large());
-    }
-    match timeout(BODY_MAX, body.read_bytes()).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(trillium::Error::ReceivedBodyTooLong(_))) => Err(too_large()),
-        Ok(Err(trillium::Error::Io(error))) if error.to_string().contains("too long") => {
-            Err(too_large())
-        }
-        Ok(Err(error)) => Err(ApiError::bad(format!(
-            "the body could not be read: {error}"
-        ))),
-        Err(_) => Err(ApiError::new(
-            408,
-            format!("the body did not arrive within {} s", BODY_MAX.as_secs()),
-        )),
     }
 }
 

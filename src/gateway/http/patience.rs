@@ -9,7 +9,6 @@
 //! One timer per connection and direction is armed now and then, not one per
 //! read: when it fires the time since which the operation is pending decides.
 
-use std::future::Future;
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::pin::Pin;

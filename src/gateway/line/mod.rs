@@ -18,6 +18,7 @@
 mod endings;
 mod reports;
 mod sessions;
+mod slot;
 mod state;
 mod steps;
 pub mod view;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use futures::channel::oneshot;
 use serde::de::IgnoredAny;
 use sluice_proto::codec::RESULT_BYTES_MAX;
 use sluice_proto::frame::Numbered;
@@ -26,12 +27,16 @@ const NAME_CHARS_MAX: usize = 200;
 // === impl Line ===
 
 impl Line {
-    /// Takes reports of one session in and answers each by its number.
-    pub fn reports(self: &Arc<Self>, pool: &str, session: &str, items: Vec<Numbered>) {
+    /// Takes reports of one session in and answers each by its number. What it
+    /// gives back resolves after the commit.
+    pub fn reports(
+        self: &Arc<Self>,
+        pool: &str,
+        session: &str,
+        items: Vec<Numbered>,
+    ) -> Option<oneshot::Receiver<()>> {
         let mut inner = self.lock();
-        let Some(slot) = inner.pool(pool).slot(session) else {
-            return;
-        };
+        let slot = inner.pool(pool).slot(session)?;
         let (outbox, agent) = (slot.outbox.clone(), slot.agent.clone());
         let mut plan = Plan::default();
         let mut numbers = Vec::with_capacity(items.len());
@@ -41,7 +46,12 @@ impl Line {
         }
         // The store commits in order: a repeat of what is not committed yet is answered after it.
         plan.frames.push((outbox, Outbox::Received(numbers)));
-        self.commit(plan, || ());
+        let (told, committed) = oneshot::channel();
+        self.commit(plan, move || {
+            // A session that has ended need not be told.
+            let _ = told.send(());
+        });
+        Some(committed)
     }
 
     /// An attempt has called something; says whether it may, and raises the fence.
@@ -112,7 +122,7 @@ impl Line {
         let Some(live) = inner.live.get_mut(id) else {
             return;
         };
-        live.progress.agent = Some(agent.clone());
+        live.progress.agent.get_or_insert_with(|| agent.clone());
         match report.body {
             Body::Started { runtime } if changed => {
                 live.note_runtime(&report.worker, Some(&runtime));

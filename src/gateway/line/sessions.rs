@@ -13,6 +13,7 @@ use sluice_proto::report::Cause;
 
 use crate::gateway::dispatch::{Backlog, Room, Waiting, choose, waiting};
 use crate::gateway::lifecycle::{Applied, Event};
+use crate::gateway::line::slot::Slot;
 use crate::gateway::line::state::{Deadline, Inner, Live};
 use crate::gateway::line::{Handed, Line, Outbox, Plan, failure};
 use crate::store::jobs::State;
@@ -27,19 +28,6 @@ const WINDOW_MAX: u32 = 4_096;
 const REJECTED_WAIT_MS: u64 = 1_000;
 /// How often one job may be refused by bridges before it counts as one that cannot be placed.
 const REJECTIONS_MAX: u32 = 20;
-
-/// One session, as the line knows it.
-pub(super) struct Slot {
-    pub id: String,
-    pub agent: Arc<str>,
-    pub outbox: channel::Sender<Outbox>,
-    pub window: u32,
-    reason: Option<String>,
-    unanswered: HashSet<String>,
-    status: AgentStatus,
-    peer: Peer,
-    since_ms: u64,
-}
 
 /// Who is at the other end of a session, for people.
 #[derive(Debug, Clone)]
@@ -193,7 +181,7 @@ impl Line {
                         continue;
                     };
                     live.progress.accepted_us = Some(now);
-                    live.progress.agent = Some(agent.clone());
+                    live.progress.agent.get_or_insert_with(|| agent.clone());
                     live.session = None;
                     // Nobody is promised that this is known: forgotten, the job is handed out
                     // once more and the older attempt is fenced. So it need not cost a commit.
@@ -280,7 +268,7 @@ impl Line {
     pub(super) fn hand_out(&self, inner: &mut Inner, pool: &str, plan: &mut Plan) {
         let now = now_us();
         while inner.pool(pool).has_ready() {
-            let rooms: Vec<Room> = inner.pool(pool).sessions.iter().map(Slot::room).collect();
+            let rooms = inner.rooms(pool);
             let Some(at) = choose(&rooms) else { return };
             let Some(id) = inner.pool(pool).pop() else {
                 return;
@@ -326,7 +314,7 @@ impl Line {
         waiting(&Backlog {
             revoked,
             sessions: sessions.len(),
-            room: sessions.iter().any(|slot| slot.room().left() > 0),
+            room: sessions.iter().any(|slot| slot.room(0).left() > 0),
             refusals: sessions
                 .iter()
                 .filter(|slot| slot.window == 0)
@@ -351,6 +339,20 @@ impl Line {
     /// Reports refused since the start, by reason.
     pub fn denied(&self) -> Value {
         json!(self.lock().denied)
+    }
+
+    /// Ends a job that cannot even be sent.
+    pub fn give_up(self: &Arc<Self>, id: &str, dispatch: u32, sentence: &str) {
+        let mut inner = self.lock();
+        let mut plan = Plan::default();
+        if matches!(
+            inner.apply(id, Event::Unplaced { dispatch }),
+            Some(Applied::Changed(_))
+        ) {
+            let failure = failure(Cause::Unacceptable, sentence);
+            self.fail(&mut inner, id, Event::Expired, failure, &mut plan);
+        }
+        self.commit_if_any(plan);
     }
 
     fn put_back(&self, inner: &mut Inner, session: &str, id: &str, plan: &mut Plan) {
@@ -400,45 +402,35 @@ impl Line {
     }
 }
 
+// === impl Inner ===
+
+impl Inner {
+    /// What each session of a pool could take, in their order.
+    fn rooms(&mut self, pool: &str) -> Vec<Room> {
+        let Some(line) = self.pools.get(pool) else {
+            return Vec::new();
+        };
+        // One session has nobody to be compared with.
+        let alone = line.sessions.len() == 1;
+        let held = |slot: &Slot| {
+            if alone {
+                0
+            } else {
+                self.held_by(pool, &slot.agent)
+            }
+        };
+        line.sessions
+            .iter()
+            .map(|slot| slot.room(held(slot)))
+            .collect()
+    }
+}
+
 // === impl PoolLine ===
 
 impl crate::gateway::line::state::PoolLine {
     pub(super) fn slot(&mut self, session: &str) -> Option<&mut Slot> {
         self.sessions.iter_mut().find(|slot| slot.id == session)
-    }
-}
-
-// === impl Slot ===
-
-impl Slot {
-    pub(super) fn room(&self) -> Room {
-        Room {
-            window: self.window,
-            unanswered: u32::try_from(self.unanswered.len()).unwrap_or(u32::MAX),
-            held: u64::from(self.status.in_flight) + self.status.queued,
-            workers: self.status.workers,
-        }
-    }
-
-    fn view(&self) -> Value {
-        let refusing = match self.window {
-            0 => self.reason.clone().or_else(|| self.status.refusing.clone()),
-            _ => self.status.refusing.clone(),
-        };
-        json!({
-            "agent": &*self.agent,
-            "host": self.peer.host,
-            "version": self.peer.version,
-            "since_ms": self.since_ms,
-            "started_ms": self.peer.started_ms,
-            "workers": self.status.workers,
-            "in_flight": self.status.in_flight,
-            "queued": self.status.queued,
-            "refusing": refusing,
-            "session": self.id,
-            "window": self.window,
-            "unanswered": self.unanswered.len(),
-        })
     }
 }
 

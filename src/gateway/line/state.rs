@@ -8,7 +8,7 @@ use futures::channel::oneshot;
 use sluice_proto::job::{Attempt, Identity, Kind};
 
 use crate::gateway::lifecycle::{Applied, Event, JobState};
-use crate::gateway::line::sessions::Slot;
+use crate::gateway::line::slot::Slot;
 use crate::gateway::line::{Ended, Full, Limits, Plan, view};
 use crate::store::jobs::{Ending, JobWrite, Progress, Spec, State};
 use crate::telemetry::now_ms;
@@ -23,6 +23,8 @@ pub(super) struct Inner {
     /// Agents that hold jobs and have no session, since when: pool and agent → milliseconds.
     pub away: HashMap<(String, Arc<str>), u64>,
     payload_bytes_held: usize,
+    /// Jobs each agent has accepted and not ended: pool and agent → jobs.
+    held: HashMap<(String, Arc<str>), u64>,
     /// Reports that were refused, by reason.
     pub denied: HashMap<&'static str, u64>,
 }
@@ -78,6 +80,7 @@ impl Inner {
             deadlines: BinaryHeap::new(),
             away: HashMap::new(),
             payload_bytes_held: 0,
+            held: HashMap::new(),
             denied: HashMap::new(),
         }
     }
@@ -151,6 +154,31 @@ impl Inner {
                     self.away.insert((spec.pool.clone(), agent), now_ms());
                 }
                 self.live.insert(spec.id.clone(), live);
+                self.count_held(&spec.id, true);
+            }
+        }
+    }
+
+    /// How many jobs an agent has accepted and not ended.
+    pub(super) fn held_by(&self, pool: &str, agent: &Arc<str>) -> u64 {
+        let who = (pool.to_owned(), agent.clone());
+        self.held.get(&who).copied().unwrap_or(0)
+    }
+
+    fn count_held(&mut self, id: &str, more: bool) {
+        let Some(live) = self.live.get(id) else {
+            return;
+        };
+        let Some(agent) = live.progress.agent.clone() else {
+            return;
+        };
+        let who = (live.spec.pool.clone(), agent);
+        if more {
+            *self.held.entry(who).or_default() += 1;
+        } else if let Some(count) = self.held.get_mut(&who) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&who);
             }
         }
     }
@@ -173,6 +201,11 @@ impl Inner {
         }
         if matches!(after.phase, State::Accepted | State::Started) || after.phase.is_final() {
             self.release_payload(id);
+        }
+        match (is_held(before.phase), is_held(after.phase)) {
+            (false, true) => self.count_held(id, true),
+            (true, false) => self.count_held(id, false),
+            _ => {}
         }
         if before.cancelling && !after.cancelling {
             self.pool(&spec.pool).cancelling.remove(id);
@@ -223,6 +256,10 @@ impl Inner {
             }
         }
     }
+}
+
+fn is_held(phase: State) -> bool {
+    matches!(phase, State::Accepted | State::Started)
 }
 
 // === impl PoolLine ===

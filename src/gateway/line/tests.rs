@@ -169,6 +169,37 @@ async fn a_cancelled_job_whose_agent_stays_silent_ends_all_the_same() {
 }
 
 #[async_std::test]
+async fn jobs_spread_over_agents_by_what_each_still_holds() {
+    let bench = Bench::start(Limits::default()).await;
+    let outboxes = [bench.join("a"), bench.join("b")];
+    let mut got = [0, 0];
+    for _ in 0..10 {
+        let created = bench.create("one").expect("room");
+        created.committed.await.expect("committed");
+        let at = usize::from(outboxes[0].is_empty());
+        let Outbox::Dispatch(handed) = next(&outboxes[at]).await else {
+            panic!("no job");
+        };
+        got[at] += 1;
+        // Accepted at once, so that only what the agent holds tells the two apart.
+        bench.accept(["a", "b"][at], handed.job.id.as_str());
+    }
+    assert_eq!(got, [5, 5]);
+    bench.stop().await;
+}
+
+#[async_std::test]
+async fn a_job_whose_payload_is_gone_fails_instead_of_waiting_for_ever() {
+    let bench = Bench::start(Limits::default()).await;
+    let _outbox = bench.join("a");
+    let created = bench.create("one").expect("room");
+    bench.line.give_up(&created.id, 1, "its payload is gone");
+    let job = end_of(created.ended).await;
+    assert_eq!(job["outcome"]["cause"], "unacceptable", "{job}");
+    bench.stop().await;
+}
+
+#[async_std::test]
 async fn the_jobs_of_an_agent_that_does_not_come_back_are_lost() {
     let bench = Bench::start(Limits {
         agent_away_max: Duration::from_millis(30),

@@ -1,3 +1,5 @@
+//! What the plan promises, on a ledger of numbers instead of runtimes.
+
 use std::time::{Duration, Instant};
 
 use sluice_proto::ids::Digest;

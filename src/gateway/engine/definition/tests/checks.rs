@@ -167,7 +167,7 @@ fn a_cycle_without_a_way_out_is_refused_and_one_with_a_way_out_is_not() {
             "  - {{name: {name}, type: {{coreBlock: sleep}}, inputs: {{default: {{links: [{{block: {from}, output: {output}}}], config: {{sleep: 1}}}}}}}}\n"
         )
     };
-    let endless = sleep("A", "B", "default") + &sleep("B", "A", "default");
+    let endless = [sleep("A", "B", "default"), sleep("B", "A", "default")].concat();
     let found = checked(&endless).expect_err("endless");
     assert!(
         found.contains("block `A`: the links form a cycle that no event can leave: A → B → A"),
@@ -185,10 +185,13 @@ fn a_cycle_without_a_way_out_is_refused_and_one_with_a_way_out_is_not() {
         "an endpoint answers what it has emitted"
     );
 
-    let tool = sleep("A", "Tool", "onCall")
-        + &format!(
+    let tool = [
+        sleep("A", "Tool", "onCall"),
+        format!(
             "  - {{name: Tool, {TOOL}, config: {{schema: x}}, inputs: {{result: {{links: [{{block: A, output: default}}]}}}}}}\n"
-        );
+        ),
+    ]
+    .concat();
     assert!(
         checked(&tool).is_ok(),
         "tools of published flows are such cycles"
@@ -229,12 +232,12 @@ fn configs_that_follow_each_other_are_refused() {
     let tool = |name: &str, of: &str| {
         format!("  - {{name: {name}, {TOOL}, config: {{schema: !expr signals.{of}.x}}}}\n")
     };
-    let found = checked(&(tool("A", "b") + &tool("B", "a"))).expect_err("a circle");
+    let found = checked(&[tool("A", "b"), tool("B", "a")].concat()).expect_err("a circle");
     assert!(
         found.contains("follow each other's signals in a circle: A → B → A"),
         "{found}"
     );
-    assert!(checked(&(tool("A", "b") + &tool("B", "cicd"))).is_ok());
+    assert!(checked(&[tool("A", "b"), tool("B", "cicd")].concat()).is_ok());
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! One container from nothing to a sealed Hello, and back to nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_std::future::timeout;
+use async_std::os::unix::net::UnixListener;
+use futures::FutureExt;
+
+use crate::config::Network;
+use crate::runtime::death::Exit;
+use crate::runtime::directory::{self, Directory};
+use crate::runtime::harness::{Greeted, greet};
+use crate::runtime::sandbox::{Host, Spec};
+use crate::runtime::{Error, Runtime, network};
+
+/// How long Node may take to connect: it needs 100 ms, and 50 times that on a host out of CPU.
+const HELLO_MAX: Duration = Duration::from_secs(15);
+
+/// After this long without a Hello, the container is looked at: it may be gone.
+const HELLO_SUSPICIOUS: Duration = Duration::from_secs(1);
+
+/// Starts a container, waits for its Hello and closes its routes. What is there
+/// after an error is the caller's to discard.
+pub(super) async fn launch<R: Runtime>(
+    runtime: &R,
+    spec: &Spec,
+    host: &Host,
+    listener: &UnixListener,
+    directory: &Directory,
+) -> Result<(Greeted, Option<i32>), Error> {
+    let pid = runtime.start(spec, host).await?;
+    // Node boots while the routes are closed; no user code is there before the Load.
+    let (greeted, ()) = futures::try_join!(
+        greeted(runtime, spec, listener, directory),
+        close_routes(spec.network, pid)
+    )?;
+    Ok((greeted, pid))
+}
+
+async fn greeted<R: Runtime>(
+    runtime: &R,
+    spec: &Spec,
+    listener: &UnixListener,
+    directory: &Directory,
+) -> Result<Greeted, Error> {
+    let greeting = timeout(HELLO_MAX, greet(listener)).fuse();
+    let ending = async {
+        async_std::task::sleep(HELLO_SUSPICIOUS).await;
+        match runtime.wait(&spec.name).await {
+            Ok(exit) => exit,
+            // Whether it lives is not known, so the greeting's own limit decides.
+            Err(_) => futures::future::pending().await,
+        }
+    }
+    .fuse();
+    futures::pin_mut!(greeting, ending);
+    // Whichever comes first decides; the other has nothing to lose.
+    futures::select! {
+        greeted = greeting => greeted.map_err(|_| {
+            let limit = HELLO_MAX.as_secs();
+            Error::Handshake(format!("Node did not connect within {limit} s"))
+        })?,
+        exit = ending => Err(died_early(&exit, directory).await),
+    }
+}
+
+async fn close_routes(network: Network, pid: Option<i32>) -> Result<(), Error> {
+    match (network, pid) {
+        (Network::None, _) => Ok(()),
+        (Network::Full, Some(pid)) => network::close(pid).await,
+        (Network::Full, None) => Err(Error::NotSealed(
+            "its process is not visible to this worker, so no route of it can be closed".into(),
+        )),
+    }
+}
+
+async fn died_early(exit: &Exit, directory: &Directory) -> Error {
+    let tail = directory::tail(&directory.log, 1_000).await;
+    let code = exit.code.unwrap_or_default();
+    Error::Handshake(format!(
+        "its process ended with code {code} before it connected; it said: {}",
+        tail.trim()
+    ))
+}
+
+/// Kills and removes a container and deletes its directory, as far as that can be had.
+pub(super) async fn discard<R: Runtime>(runtime: &R, name: &str, path: &Path) {
+    if let Err(error) = runtime.remove(name).await {
+        // The next look at Podman's list finds it.
+        tracing::warn!(container = %name, %error, "A runtime could not be removed");
+    }
+    directory::delete(path).await;
+}
+
+/// Eight hexadecimal digits.
+pub(super) fn random_name() -> String {
+    let mut bytes = [0u8; 4];
+    // Without a random source the clock is as good: names only need to differ.
+    if getrandom::fill(&mut bytes).is_err() {
+        let now = crate::telemetry::now_us().to_le_bytes();
+        bytes.copy_from_slice(&now[..4]);
+    }
+    format!("{:08x}", u32::from_le_bytes(bytes))
+}
