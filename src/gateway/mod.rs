@@ -45,7 +45,7 @@ use serde_json::json;
 use crate::config::GatewayConfig;
 use crate::gateway::bundles::Bundles;
 use crate::gateway::directory::Directory;
-use crate::gateway::engine::run::Engine;
+use crate::gateway::engine::run::{Engine, REQUEST_BUNDLE};
 use crate::gateway::http::Server;
 use crate::gateway::line::{Limits, Line};
 use crate::gateway::secrets::JobTokens;
@@ -163,6 +163,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let http = bind(&config.listen, "SLUICE_GATEWAY_LISTEN").await?;
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
+    let request_digest = bundles.put(REQUEST_BUNDLE.as_bytes().to_vec()).await?;
     let base_url = format!("http://{}", http.local_addr()?);
     let engine = Engine::new(
         store.clone(),
@@ -170,8 +171,10 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         directory.clone(),
         ended,
         base_url,
+        request_digest,
     );
     tasks.spawn("engine", engine.clone().settle());
+    tasks.spawn("clock", engine.clone().keep_time());
     let gateway = Arc::new(Gateway {
         store,
         directory,

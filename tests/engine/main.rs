@@ -1,6 +1,8 @@
 //! The flow engine behind the gateway's doors: people's API on one side, a
 //! worker that answers jobs by a script on the other.
 
+mod custody;
+mod endpoints;
 #[path = "../gateway/fixture.rs"]
 #[allow(
     dead_code,
@@ -9,4 +11,5 @@
 mod fixture;
 mod flows;
 mod lives;
+mod time;
 mod worker;

@@ -25,8 +25,8 @@ pub enum Do {
     Refused(&'static str, Value, &'static str),
     Return(Value),
     Throw(&'static str),
-    /// Never ends.
-    Hang,
+    /// The worker dies; another one gets the job and the script is asked again.
+    Die,
 }
 
 /// A job as a script sees it.
@@ -154,18 +154,22 @@ impl AtWork {
         if bridge.sender.send(&accepted).await.is_err() {
             return;
         }
-        let Some(outcome) = self.outcome(&job).await else {
-            return;
+        let mut delivery = 1;
+        let outcome = loop {
+            match self.outcome(&job, delivery).await {
+                Some(outcome) => break outcome,
+                None => delivery += 1,
+            }
         };
         self.number += 1;
         // Numbers of reports must not meet those of the fixture's own bridge.
         let number = 1_000_000 + self.number;
-        let report = finished(&job.id, job.dispatch, 1, outcome);
+        let report = finished(&job.id, job.dispatch, delivery, outcome);
         let items = vec![Numbered { number, report }];
         drop(bridge.sender.send(&FromBridge::Reports { items }).await);
     }
 
-    async fn outcome(&mut self, job: &Job) -> Option<Outcome> {
+    async fn outcome(&mut self, job: &Job, delivery: u32) -> Option<Outcome> {
         let payload: Value = serde_json::from_slice(&job.payload).expect("JSON");
         let text = |key: &str| {
             payload["handler"][key]
@@ -187,30 +191,38 @@ impl AtWork {
             Kind::Evaluate => return Some(evaluated(&payload)),
             _ => {}
         }
+        let attempt = (job.dispatch, delivery);
         for (number, what) in (self.script)(&seen).into_iter().enumerate() {
             match what {
                 Do::Call(method, args) => {
-                    let (status, reply) = self.call(job, number, method, &args).await;
+                    let (status, reply) = self.call(job, attempt, number, method, &args).await;
                     assert_eq!(status, 200, "{method}{args}: {reply}");
                     let answer = reply["data"].clone();
                     self.answers.lock().expect("not poisoned").push(answer);
                 }
                 Do::Refused(method, args, words) => {
-                    let (status, reply) = self.call(job, number, method, &args).await;
+                    let (status, reply) = self.call(job, attempt, number, method, &args).await;
                     let error = reply["error"].as_str().unwrap_or_default();
                     assert!(status >= 400 && error.contains(words), "{status} {reply}");
                 }
                 Do::Return(value) => return Some(succeeded(&value)),
                 Do::Throw(message) => return Some(threw(message, None)),
-                Do::Hang => return None,
+                Do::Die => return None,
             }
         }
         Some(succeeded(&Value::Null))
     }
 
-    async fn call(&mut self, job: &Job, number: usize, method: &str, args: &Value) -> (u16, Value) {
+    async fn call(
+        &mut self,
+        job: &Job,
+        (dispatch, delivery): (u32, u32),
+        number: usize,
+        method: &str,
+        args: &Value,
+    ) -> (u16, Value) {
         let body = json!({
-            "job": job.id, "attempt": {"dispatch": job.dispatch, "delivery": 1},
+            "job": job.id, "attempt": {"dispatch": dispatch, "delivery": delivery},
             "number": number, "method": method, "args": args,
         });
         let body = body.to_string();

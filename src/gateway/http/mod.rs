@@ -8,6 +8,7 @@
 //! Owns everything that knows trillium. Handlers get values and give values.
 
 pub mod body;
+mod endpoints;
 mod patience;
 
 use std::sync::Arc;
@@ -114,6 +115,9 @@ impl Server {
 
 impl Handler for Service {
     async fn run(&self, mut conn: Conn) -> Conn {
+        if endpoints::is_one(&conn) {
+            return endpoints::serve(self, conn).await;
+        }
         // Whether the connection can be used again is in doubt when the body was not read.
         let (result, body_read) = self.answer(&mut conn).await;
         let mut conn = match result {

@@ -18,7 +18,7 @@ use crate::gateway::engine::run::step::Step;
 use crate::gateway::engine::run::{Engine, Fault};
 use crate::gateway::engine::schema::{OutputUpdates, effective_outputs};
 use crate::store::calls::{self as records, Earlier};
-use crate::store::engine::{components, events, pendings};
+use crate::store::engine::{components, events, pendings, timers};
 
 /// The largest widget, in bytes of JSON: a drawing on a canvas.
 const WIDGET_BYTES_MAX: usize = 256 * 1024;
@@ -99,6 +99,19 @@ impl Step<'_> {
                 Ok(Ok(Value::Null))
             }
             "blocks.list" => self.list_blocks(call, &speaker).await,
+            "timers.set" => {
+                let owner = self.timer_owner(&call.args, &speaker).await?;
+                self.set_app_timer(&owner, &call.args).await
+            }
+            "timers.unset" => {
+                let owner = self.timer_owner(&call.args, &speaker).await?;
+                let id = call.args.first().and_then(Value::as_str);
+                timers::unset(self.tx, &owner, id.unwrap_or_default()).await?;
+                Ok(Ok(Value::Null))
+            }
+            "messaging.sendToBlocks" => self.send_to_blocks(&speaker, &call.args).await,
+            "messaging.sendToApp" => self.send_to_app(&speaker, &call.args).await,
+            "http.respond" => self.respond(speaker.component, &call.args).await,
             "ui.widget.set" => self.set_widget(call, &speaker).await,
             other => Ok(Err(format!("the SDK has no method `{other}`"))),
         }
@@ -315,6 +328,21 @@ impl Step<'_> {
             Err(Fault::Conflict(why)) => Ok(Err(why)),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Whose a timer is: the block's in a block's handler, unless it says otherwise.
+    async fn timer_owner(
+        &mut self,
+        args: &[Value],
+        speaker: &Speaker<'_>,
+    ) -> Result<String, Fault> {
+        let scope = args.get(1).and_then(|options| options.get("scope"));
+        if scope.and_then(Value::as_str) == Some("app")
+            && let Some(component) = components::get(self.tx, speaker.component).await?
+        {
+            return Ok(component.installation.unwrap_or(component.id));
+        }
+        Ok(speaker.component.to_owned())
     }
 
     /// `(key, description, {redirect})`; older apps leave the key out and get an id.

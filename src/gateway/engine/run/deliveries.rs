@@ -21,11 +21,11 @@ use crate::gateway::engine::run::scopes::View;
 use crate::gateway::engine::run::step::{
     HANDLER_MS, Place, Step, Todo, Work, app_identity, handler,
 };
+use crate::gateway::engine::run::timers::Due;
 use crate::gateway::engine::schema;
 use crate::gateway::engine::types::{fill, sentence};
 use crate::store::engine::components::{self, Component};
 use crate::store::engine::deliveries::{self, Delivery, State};
-use crate::store::engine::timers::{self, Timer};
 use crate::store::engine::{events, installations};
 
 /// What comes of starting one.
@@ -327,16 +327,13 @@ impl Step<'_> {
                 output,
                 body,
             }) => {
-                let due = json!({
-                    "due": "wake", "delivery": delivery.seq, "output": output, "body": body,
-                });
-                let timer = Timer {
-                    id: format!("wake:{}", delivery.seq),
-                    component: delivery.block.clone(),
-                    due: due.to_string(),
-                    due_ms: at_ms,
+                let due = Due::Wake {
+                    delivery: delivery.seq,
+                    output,
+                    body,
                 };
-                timers::set(self.tx, &timer).await?;
+                let id = format!("wake:{}", delivery.seq);
+                self.set_timer(id, &delivery.block, &due, at_ms).await?;
                 let waiting = Delivery {
                     state: State::Waiting,
                     ..delivery.clone()
@@ -344,10 +341,48 @@ impl Step<'_> {
                 deliveries::update(self.tx, &waiting).await?;
                 Ok(Started::On)
             }
-            Ok(CoreStep::Request { .. } | CoreStep::Respond { .. }) => Ok(Started::Failed(
-                format!("the block `{}` cannot do this yet", core.name()),
-            )),
+            Ok(CoreStep::Request { request, pool }) => {
+                let pool = pool.as_deref();
+                let started = self.start_request(canvas, node, delivery, request, pool);
+                Ok(match started.await? {
+                    Ok(()) => Started::On,
+                    Err(why) => Started::Failed(why),
+                })
+            }
+            Ok(CoreStep::Respond { args }) => self.start_respond(node, delivery, &args).await,
         }
+    }
+
+    /// Answers the open request that the chain of this event began with.
+    async fn start_respond(
+        &mut self,
+        node: &Node,
+        delivery: &Delivery,
+        args: &Value,
+    ) -> Result<Started, Fault> {
+        let json = events::lineage(self.tx, &delivery.flow, &delivery.event).await?;
+        let lineage: Option<Lineage> = json.and_then(|json| serde_json::from_str(&json).ok());
+        let event = lineage.and_then(|lineage| lineage.outputs.get(&node.accessor).cloned());
+        let request = match event {
+            Some(event) => events::body(self.tx, &event).await?,
+            None => None,
+        };
+        let id = request.as_ref().and_then(|body| body["requestId"].as_str());
+        let Some(id) = id else {
+            return Ok(Started::Failed(
+                "the event does not come from a request to this block".to_owned(),
+            ));
+        };
+        if let Err(why) = self.answer(id, &delivery.flow, args) {
+            return Ok(Started::Failed(why));
+        }
+        let done = Delivery {
+            state: State::Done,
+            ended_ms: Some(self.now_ms),
+            ..delivery.clone()
+        };
+        deliveries::update(self.tx, &done).await?;
+        Ok(Started::On)
     }
 
     /// Ends the delivery of a core block with the event it emits.

@@ -18,10 +18,10 @@ use crate::gateway::engine::run::scopes::View;
 use crate::gateway::engine::run::step::{
     HANDLER_MS, Place, Step, Todo, Work, app_identity, handler,
 };
+use crate::gateway::engine::run::timers::Due;
 use crate::gateway::engine::schema::{self, OutputUpdates};
 use crate::gateway::engine::types::{fill, sentence};
 use crate::store::engine::components::{self, Component};
-use crate::store::engine::timers::Timer;
 use crate::store::engine::{deliveries, installations, timers};
 
 /// A component's config and the rules for it.
@@ -77,13 +77,9 @@ impl Step<'_> {
                     component: component.id.clone(),
                 }),
                 Effect::ScheduleAt { at_ms } => {
-                    let timer = Timer {
-                        id: run_timer(&component.id),
-                        component: component.id.clone(),
-                        due: json!({"due": "run", "at_ms": at_ms}).to_string(),
-                        due_ms: at_ms,
-                    };
-                    timers::set(self.tx, &timer).await?;
+                    let id = run_timer(&component.id);
+                    let due = Due::Run { at_ms };
+                    self.set_timer(id, &component.id, &due, at_ms).await?;
                 }
                 Effect::Unschedule => {
                     timers::unset(self.tx, &component.id, &run_timer(&component.id)).await?;
@@ -233,7 +229,8 @@ impl Step<'_> {
     }
 
     /// Lets everything go on that waited for this config.
-    async fn config_settled(&mut self, component: &Component) -> Result<(), Fault> {
+    async fn config_settled(&mut self, component: &mut Component) -> Result<(), Fault> {
+        self.schedules(component).await?;
         if let Some(flow) = &component.flow {
             self.later(Todo::StartAll {
                 flow: flow.clone(),

@@ -18,16 +18,20 @@ mod calls;
 mod canvas;
 mod deliveries;
 mod emitting;
+mod endpoints;
 mod flows;
 mod inputs;
 mod installations;
 mod lives;
 mod purpose;
+mod requests;
 mod scopes;
 mod secrets;
 mod settling;
 mod signals;
 mod step;
+mod telling;
+mod timers;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +41,7 @@ use futures::future::BoxFuture;
 
 use crate::gateway::directory::Directory;
 use crate::gateway::engine::run::canvas::Canvas;
+use crate::gateway::engine::run::endpoints::OpenRequests;
 use crate::gateway::engine::schema;
 use crate::gateway::error::ApiError;
 use crate::gateway::line::Line;
@@ -48,6 +53,7 @@ pub use crate::gateway::engine::run::calls::Call;
 pub use crate::gateway::engine::run::flows::{Applied, Mapping};
 pub use crate::gateway::engine::run::installations::{ConfigChange, Install};
 pub use crate::gateway::engine::run::purpose::Purpose;
+pub use crate::gateway::engine::run::requests::BUNDLE as REQUEST_BUNDLE;
 use crate::gateway::engine::run::step::Step;
 
 /// Graphs of flows kept in memory; one of 5,000 blocks has some MiB.
@@ -60,6 +66,11 @@ pub struct Engine {
     store: Store,
     line: Arc<Line>,
     directory: Arc<Directory>,
+    open: OpenRequests,
+    /// Tells the clock that something is due earlier than it thinks.
+    wake: (channel::Sender<()>, channel::Receiver<()>),
+    /// Of the code that makes requests for HTTP request blocks.
+    request_digest: String,
     /// Ends of jobs that are to be taken in.
     ended: channel::Receiver<Ended>,
     /// Where the endpoints of apps and flows are, without a slash at the end.
@@ -106,11 +117,15 @@ impl Engine {
         directory: Arc<Directory>,
         ended: channel::Receiver<Ended>,
         base_url: String,
+        request_digest: String,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
             line,
             directory,
+            open: OpenRequests::default(),
+            wake: channel::bounded(1),
+            request_digest,
             ended,
             base_url,
             canvases: Mutex::default(),
@@ -126,6 +141,7 @@ impl Engine {
     /// Takes nothing in any more; the next start goes on from the store.
     pub fn stop(&self) {
         self.ended.close();
+        self.wake.0.close();
     }
 
     /// One step: a transaction with its own fate. What follows from it (jobs,
@@ -154,6 +170,13 @@ impl Engine {
     fn follow(&self, after: step::After) {
         if !after.jobs.is_empty() {
             self.line.adopt(after.jobs);
+        }
+        for (request, response) in after.replies {
+            self.open.answer(&request, response);
+        }
+        if after.wakes_clock {
+            // A wish that is there already is as good as two.
+            let _ = self.wake.0.try_send(());
         }
     }
 

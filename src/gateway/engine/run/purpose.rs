@@ -27,6 +27,14 @@ pub enum Purpose {
         flow: String,
         component: String,
     },
+    /// An HTTP request block's request.
+    Request { delivery: i64 },
+    /// `http.onRequest`.
+    Http {
+        component: String,
+        flow: Option<String>,
+        request: String,
+    },
     /// A handler that nobody waits for: a timer, a message, a schedule.
     Tell {
         component: String,
@@ -61,8 +69,12 @@ impl Purpose {
             Self::Describe { .. }
             | Self::Config { .. }
             | Self::Inputs { .. }
+            | Self::Request { .. }
             | Self::Customize { .. } => None,
             Self::Run {
+                component, flow, ..
+            }
+            | Self::Http {
                 component, flow, ..
             }
             | Self::Tell { component, flow } => Some(Speaker {

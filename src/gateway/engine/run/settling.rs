@@ -127,6 +127,13 @@ impl Step<'_> {
             Purpose::Inputs { delivery } => self.input_evaluated(delivery, said(ended)).await,
             Purpose::Customize { event } => self.customized(&event, said(ended)).await,
             Purpose::Handle { delivery, .. } => self.handled(delivery, ended).await,
+            Purpose::Request { delivery } => self.requested(delivery, ended.seq, said(ended)).await,
+            Purpose::Http { request, .. } => {
+                if let Err(why) = said(ended) {
+                    self.request_failed(&request, &why);
+                }
+                Ok(())
+            }
             Purpose::Tell { .. } => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use sluice_proto::ids::Digest;
 use sluice_proto::job::{Identity, Kind};
 
 use crate::gateway::directory::new_id;
+use crate::gateway::engine::http_endpoint::Response;
 use crate::gateway::engine::run::purpose::Purpose;
 use crate::gateway::engine::run::{Engine, Fault};
 use crate::gateway::line::Adopted;
@@ -57,6 +58,9 @@ pub(super) enum Todo {
 #[derive(Default)]
 pub(super) struct After {
     pub jobs: Vec<Adopted>,
+    /// Answers to open HTTP requests, by their ids.
+    pub replies: Vec<(String, Response)>,
+    pub wakes_clock: bool,
 }
 
 /// A job to be made.
@@ -109,6 +113,15 @@ impl<'c> Step<'c> {
 
     pub(super) fn after(self) -> After {
         self.after
+    }
+
+    pub(super) fn reply(&mut self, request: String, response: Response) {
+        self.after.replies.push((request, response));
+    }
+
+    /// Something is due that the clock does not know of.
+    pub(super) fn wake_clock(&mut self) {
+        self.after.wakes_clock = true;
     }
 
     /// Makes a job in this transaction; answers its number. The sentence says
