@@ -45,8 +45,7 @@ async fn a_chain_goes_on_after_a_restart() {
     })
     .await;
     let fixture = fixture.restart().await;
-    drop(worker);
-    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let _worker = worker.back(&fixture).await;
     until("all have ended", async || {
         (deliveries(&fixture, &flow).await == json!({"done": EVENTS * 5})).then_some(())
     })
@@ -103,7 +102,7 @@ async fn many_events_go_through_a_chain_fast() {
     const EVENTS: u64 = 200;
     const BLOCKS: u64 = 10;
     let fixture = Fixture::start().await;
-    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let _worker = Worker::of_many(&fixture, 16, schema(), script()).await;
     let app = install(&fixture, "test", json!({})).await;
     let flow = flow(&fixture, "f", &chain(&app.installation, BLOCKS as usize)).await;
     let start = Instant::now();

@@ -2,8 +2,8 @@
 //! calls over the agent API included), and reports the end.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_std::channel;
 use futures::FutureExt;
@@ -12,7 +12,7 @@ use sluice::shutdown::spawn_detached;
 use sluice_proto::PROTOCOL;
 use sluice_proto::frame::{FromBridge, FromGateway, Numbered, Taken};
 use sluice_proto::job::{Job, Kind};
-use sluice_proto::report::{Cause, Failure, Outcome};
+use sluice_proto::report::{Cause, Failure, Outcome, Report};
 
 use crate::fixture::{Bridge, Client, Fixture, finished, until};
 
@@ -44,11 +44,24 @@ pub struct Seen {
 
 pub type Script = Arc<dyn Fn(&Seen) -> Vec<Do> + Send + Sync>;
 
-/// A worker at work; it ends when it is dropped.
+/// An agent at work; it ends when it is dropped. What it had accepted and not
+/// reported it does again when it comes back, as a queue would have it.
 pub struct Worker {
+    log: Log,
+    held: Held,
+    lanes: usize,
+    schema: Value,
+    script: Script,
+    _stop: channel::Sender<()>,
+}
+
+/// Jobs that are accepted and not known to be reported, each with its deliveries.
+type Held = Arc<Mutex<BTreeMap<String, (Job, u32)>>>;
+
+#[derive(Clone, Default)]
+struct Log {
     seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<Vec<Value>>>,
-    _stop: channel::Sender<()>,
 }
 
 /// An installed app, ready for flows.
@@ -61,16 +74,35 @@ pub struct App {
 // === impl Worker ===
 
 impl Worker {
-    /// Takes the default pool's jobs.
+    /// Takes the default pool's jobs, one at a time.
     pub async fn start(fixture: &Fixture, schema: Value, script: Script) -> Self {
+        Self::of_many(fixture, 1, schema, script).await
+    }
+
+    /// Takes the default pool's jobs, so many at a time.
+    pub async fn of_many(fixture: &Fixture, lanes: usize, schema: Value, script: Script) -> Self {
+        Self::over(fixture, lanes, schema, script, Held::default()).await
+    }
+
+    /// The same agent comes back, to another gateway over the same data.
+    pub async fn back(self, fixture: &Fixture) -> Self {
+        let (lanes, held) = (self.lanes, self.held.clone());
+        let (schema, script) = (self.schema.clone(), self.script.clone());
+        drop(self);
+        Self::over(fixture, lanes, schema, script, held).await
+    }
+
+    async fn over(
+        fixture: &Fixture,
+        lanes: usize,
+        schema: Value,
+        script: Script,
+        held: Held,
+    ) -> Self {
         let pools = fixture.get("/api/v1/pools").await;
         let pools = pools.as_array().expect("a list");
         let pool = pools.iter().find(|pool| pool["default"] == true);
         let pool = pool.expect("a default pool")["id"].as_str().expect("an id");
-        Self::of_pool(fixture, pool, schema, script).await
-    }
-
-    pub async fn of_pool(fixture: &Fixture, pool: &str, schema: Value, script: Script) -> Self {
         let path = format!("/api/v1/pools/{pool}/rotate");
         let rotated = fixture.post(&path, &json!({"overlap_s": 60})).await;
         let token = rotated["token"].as_str().expect("a token");
@@ -85,46 +117,40 @@ impl Worker {
         bridge.window(500, None).await;
         let (stop, stopped) = channel::bounded::<()>(1);
         let worker = Self {
-            seen: Arc::default(),
-            answers: Arc::default(),
+            log: Log::default(),
+            held: held.clone(),
+            lanes,
+            schema: schema.clone(),
+            script: script.clone(),
             _stop: stop,
         };
-        let mut at_work = AtWork {
-            client: fixture.client().await,
-            schema,
-            script,
-            seen: worker.seen.clone(),
-            answers: worker.answers.clone(),
-            number: 0,
-        };
-        spawn_detached(async move {
-            loop {
-                let frame = futures::select! {
-                    _ = stopped.recv().fuse() => return,
-                    frame = bridge.receiver.next().fuse() => frame,
-                };
-                match frame {
-                    Ok(Some(FromGateway::Dispatch { jobs })) => {
-                        for job in jobs {
-                            at_work.take(&mut bridge, job).await;
-                        }
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => return,
-                }
-            }
-        });
+        let (jobs, waiting) = channel::unbounded();
+        let (done, ended) = channel::unbounded();
+        for (job, deliveries) in held.lock().expect("not poisoned").values_mut() {
+            *deliveries += 1;
+            let _ = jobs.try_send((job.clone(), *deliveries));
+        }
+        for _ in 0..lanes {
+            let lane = Lane {
+                client: fixture.client().await,
+                schema: schema.clone(),
+                script: script.clone(),
+                log: worker.log.clone(),
+            };
+            spawn_detached(lane.work(waiting.clone(), done.clone()));
+        }
+        spawn_detached(relay(bridge, held, jobs, ended, stopped));
         worker
     }
 
-    /// Handlers that were run, in order.
+    /// Jobs that were run, in order.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("not poisoned").clone()
+        self.log.seen.lock().expect("not poisoned").clone()
     }
 
     /// What the SDK calls were answered, in order.
     pub fn answers(&self) -> Vec<Value> {
-        self.answers.lock().expect("not poisoned").clone()
+        self.log.answers.lock().expect("not poisoned").clone()
     }
 
     pub fn of_kind(&self, kind: Kind) -> Vec<Seen> {
@@ -133,43 +159,101 @@ impl Worker {
     }
 }
 
-struct AtWork {
+/// The bridge: jobs in, reports out.
+async fn relay(
+    mut bridge: Bridge,
+    held: Held,
+    jobs: channel::Sender<(Job, u32)>,
+    ended: channel::Receiver<Report>,
+    stopped: channel::Receiver<()>,
+) {
+    let mut numbers = BTreeMap::new();
+    let mut number = 0;
+    loop {
+        let frame = {
+            let next = bridge.receiver.next().fuse();
+            futures::pin_mut!(next);
+            loop {
+                let report = futures::select! {
+                    _ = stopped.recv().fuse() => return,
+                    frame = next => break frame,
+                    report = ended.recv().fuse() => report,
+                };
+                let Ok(report) = report else { return };
+                number += 1;
+                numbers.insert(number, report.job.0.clone());
+                let items = vec![Numbered { number, report }];
+                if bridge
+                    .sender
+                    .send(&FromBridge::Reports { items })
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        };
+        match frame {
+            Ok(Some(FromGateway::Dispatch { jobs: new })) => {
+                let taken = new.iter().map(|job| Taken {
+                    job: job.id.clone(),
+                    dispatch: job.dispatch,
+                });
+                let accepted = FromBridge::Accepted {
+                    jobs: taken.collect(),
+                };
+                for job in new {
+                    let mut held = held.lock().expect("not poisoned");
+                    held.insert(job.id.0.clone(), (job.clone(), 1));
+                    let _ = jobs.try_send((job, 1));
+                }
+                if bridge.sender.send(&accepted).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(FromGateway::Received { numbers: received })) => {
+                let mut held = held.lock().expect("not poisoned");
+                for number in received {
+                    numbers.remove(&number).map(|job: String| held.remove(&job));
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+/// The gateway has stopped.
+struct Gone;
+
+/// One job at a time.
+struct Lane {
     client: Client,
     schema: Value,
     script: Script,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    answers: Arc<Mutex<Vec<Value>>>,
-    number: u64,
+    log: Log,
 }
 
-// === impl AtWork ===
+// === impl Lane ===
 
-impl AtWork {
-    async fn take(&mut self, bridge: &mut Bridge, job: Job) {
-        let taken = Taken {
-            job: job.id.clone(),
-            dispatch: job.dispatch,
-        };
-        let accepted = FromBridge::Accepted { jobs: vec![taken] };
-        if bridge.sender.send(&accepted).await.is_err() {
-            return;
-        }
-        let mut delivery = 1;
-        let outcome = loop {
-            match self.outcome(&job, delivery).await {
-                Some(outcome) => break outcome,
-                None => delivery += 1,
+impl Lane {
+    async fn work(mut self, jobs: channel::Receiver<(Job, u32)>, done: channel::Sender<Report>) {
+        while let Ok((job, mut delivery)) = jobs.recv().await {
+            let outcome = loop {
+                match self.outcome(&job, delivery).await {
+                    Ok(Some(outcome)) => break outcome,
+                    Ok(None) => delivery += 1,
+                    Err(Gone) => return,
+                }
+            };
+            let report = finished(&job.id, job.dispatch, delivery, outcome);
+            if done.send(report).await.is_err() {
+                return;
             }
-        };
-        self.number += 1;
-        // Numbers of reports must not meet those of the fixture's own bridge.
-        let number = 1_000_000 + self.number;
-        let report = finished(&job.id, job.dispatch, delivery, outcome);
-        let items = vec![Numbered { number, report }];
-        drop(bridge.sender.send(&FromBridge::Reports { items }).await);
+        }
     }
 
-    async fn outcome(&mut self, job: &Job, delivery: u32) -> Option<Outcome> {
+    async fn outcome(&mut self, job: &Job, delivery: u32) -> Result<Option<Outcome>, Gone> {
         let payload: Value = serde_json::from_slice(&job.payload).expect("JSON");
         let text = |key: &str| {
             payload["handler"][key]
@@ -185,32 +269,36 @@ impl AtWork {
             pool: job.pool.0.clone(),
             job: job.id.0.clone(),
         };
-        self.seen.lock().expect("not poisoned").push(seen.clone());
+        self.log
+            .seen
+            .lock()
+            .expect("not poisoned")
+            .push(seen.clone());
         match job.kind {
-            Kind::Describe => return Some(succeeded(&self.schema)),
-            Kind::Evaluate => return Some(evaluated(&payload)),
+            Kind::Describe => return Ok(Some(succeeded(&self.schema))),
+            Kind::Evaluate => return Ok(Some(evaluated(&payload))),
             _ => {}
         }
         let attempt = (job.dispatch, delivery);
         for (number, what) in (self.script)(&seen).into_iter().enumerate() {
             match what {
                 Do::Call(method, args) => {
-                    let (status, reply) = self.call(job, attempt, number, method, &args).await;
+                    let (status, reply) = self.call(job, attempt, number, method, &args).await?;
                     assert_eq!(status, 200, "{method}{args}: {reply}");
                     let answer = reply["data"].clone();
-                    self.answers.lock().expect("not poisoned").push(answer);
+                    self.log.answers.lock().expect("not poisoned").push(answer);
                 }
                 Do::Refused(method, args, words) => {
-                    let (status, reply) = self.call(job, attempt, number, method, &args).await;
+                    let (status, reply) = self.call(job, attempt, number, method, &args).await?;
                     let error = reply["error"].as_str().unwrap_or_default();
                     assert!(status >= 400 && error.contains(words), "{status} {reply}");
                 }
-                Do::Return(value) => return Some(succeeded(&value)),
-                Do::Throw(message) => return Some(threw(message, None)),
-                Do::Die => return None,
+                Do::Return(value) => return Ok(Some(succeeded(&value))),
+                Do::Throw(message) => return Ok(Some(threw(message, None))),
+                Do::Die => return Ok(None),
             }
         }
-        Some(succeeded(&Value::Null))
+        Ok(Some(succeeded(&Value::Null)))
     }
 
     async fn call(
@@ -220,18 +308,22 @@ impl AtWork {
         number: usize,
         method: &str,
         args: &Value,
-    ) -> (u16, Value) {
+    ) -> Result<(u16, Value), Gone> {
         let body = json!({
             "job": job.id, "attempt": {"dispatch": dispatch, "delivery": delivery},
             "number": number, "method": method, "args": args,
         });
         let body = body.to_string();
         let client = &mut self.client;
-        let answer = client
-            .request("POST", "/agent/v1/calls", &job.token, body.as_bytes())
-            .await;
+        let request = client.request("POST", "/agent/v1/calls", &job.token, body.as_bytes());
+        // The client insists on an answer, and a gateway that stops gives none.
+        let answer = AssertUnwindSafe(request).catch_unwind().await;
+        let answer = answer.map_err(|_| Gone)?;
+        if answer.status == 503 {
+            return Err(Gone);
+        }
         let reply = serde_json::from_slice(&answer.body).unwrap_or_default();
-        (answer.status, reply)
+        Ok((answer.status, reply))
     }
 }
 
@@ -337,14 +429,4 @@ pub async fn quiet(fixture: &Fixture, flow: &str) -> Vec<Value> {
         .get(&format!("/api/v1/flows/{flow}/events?after=0&limit=500"))
         .await;
     events.as_array().expect("a list").clone()
-}
-
-/// Waits until a condition holds, looking again and again.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    until(what, async || holds().then_some(())).await;
-}
-
-/// A moment in which something that must not happen would have happened.
-pub async fn moment() {
-    async_std::task::sleep(Duration::from_millis(200)).await;
 }
