@@ -12,12 +12,13 @@ use sluice_proto::job::{Attempt, Identity};
 use crate::gateway::Gateway;
 use crate::gateway::auth::JobCaller;
 use crate::gateway::directory::new_id;
+use crate::gateway::engine::expressions::bytes_of;
 use crate::gateway::engine::run::{self, Purpose};
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
 use crate::gateway::json::{Fields, Json};
 use crate::gateway::lifecycle::Denial;
-use crate::store::calls::{ARGS_BYTES_KEPT, Call, Effect, Number};
+use crate::store::calls::{ARGS_BYTES_KEPT, Call, Effect, Number, Render};
 use crate::store::kv::{Answer, Lock, Op, Pair, Set};
 use crate::telemetry::{now_ms, now_us};
 
@@ -27,6 +28,8 @@ pub const CALL_BYTES_MAX: u64 = 5 * 1024 * 1024;
 const CALLS_KEPT: u32 = 1_000;
 /// Keys one call may name.
 const KEYS_MAX: usize = 1_000;
+/// The largest value of a key, in bytes of JSON: a page of values stays small.
+const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 1_024;
 
@@ -67,16 +70,7 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
             "the token is for another job or dispatch",
         ));
     }
-    let step = match caller
-        .holder
-        .spec
-        .purpose
-        .as_deref()
-        .and_then(Purpose::read)
-    {
-        Some(purpose) if !method.starts_with("kv.") => Some(purpose),
-        _ => None,
-    };
+    let step = purpose(caller).filter(|_| !method.starts_with("kv."));
     let effect = match step {
         Some(_) => Effect::Answer(Value::Null),
         None => plan(caller, &method, &args)?,
@@ -111,17 +105,26 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
         };
         return Ok(Reply::data(&gateway.engine.call(call).await?));
     }
-    let render = match call.method.rsplit('.').next() {
-        Some("get") => render_one,
-        Some("set" | "setMany") => render_done,
-        Some("delete" | "releaseLock") => render_nothing,
-        _ => render_many,
-    };
+    let render = render_for(&call.method);
     let value = gateway
         .store
         .call(call, effect, render, now_ms(), called.record)
         .await?;
     Ok(Reply::data(&value))
+}
+
+/// The step that a job of the engine belongs to.
+fn purpose(caller: &JobCaller) -> Option<Purpose> {
+    Purpose::read(caller.holder.spec.purpose.as_deref()?)
+}
+
+fn render_for(method: &str) -> Render {
+    match method.rsplit('.').next() {
+        Some("get") => render_one,
+        Some("set" | "setMany") => render_done,
+        Some("delete" | "releaseLock") => render_nothing,
+        _ => render_many,
+    }
 }
 
 fn attempt(object: Option<Json>) -> Result<Attempt, ApiError> {
@@ -207,7 +210,7 @@ fn kv_scope(caller: &JobCaller, scope: &str) -> Result<String, ApiError> {
 /// by hand by whatever name it was given.
 fn block_of(caller: &JobCaller) -> Option<String> {
     let spec = &caller.holder.spec;
-    match spec.purpose.as_deref().and_then(Purpose::read) {
+    match purpose(caller) {
         Some(purpose) => {
             let speaker = purpose.speaker()?;
             speaker.flow.map(|_| speaker.component.to_owned())
@@ -297,9 +300,16 @@ fn set(pair: Option<&Json>) -> Result<Set, ApiError> {
         }),
     };
     let value = field("value").map_or(Ok(Value::Null), serde_json::to_value);
+    let value = value.map_err(ApiError::internal)?;
+    let bytes = bytes_of(&value);
+    if bytes > VALUE_BYTES_MAX {
+        return Err(ApiError::bad(format!(
+            "the value has {bytes} bytes, more than {VALUE_BYTES_MAX}"
+        )));
+    }
     Ok(Set {
         key: key(field("key"))?,
-        value: value.map_err(ApiError::internal)?,
+        value,
         ttl_s: seconds(field("ttl"), "ttl")?,
         lock,
     })

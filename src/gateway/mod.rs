@@ -69,11 +69,19 @@ const RETENTION: retention::Limits = retention::Limits {
     bytes_max: 8 * 1024 * 1024 * 1024,
 };
 
+/// How long events are kept, in milliseconds: 30 days. Chains that sleep longer
+/// go on without the outputs of their first blocks.
+const EVENTS_KEPT_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// Events removed in one change, so that live jobs never wait long behind it.
+const EVENTS_SWEPT_AT_ONCE: u32 = 200;
+
 /// Everything a handler or a session may touch.
 pub struct Gateway {
     pub(crate) store: Store,
     directory: Arc<Directory>,
     engine: Arc<Engine>,
+    /// Held by each stream of events, to count them.
+    followers: Arc<()>,
     line: Arc<Line>,
     bundles: Bundles,
     tokens: JobTokens,
@@ -179,6 +187,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         store,
         directory,
         engine,
+        followers: Arc::default(),
         line,
         bundles,
         tokens,
@@ -241,6 +250,17 @@ async fn sweep_once(gateway: &Gateway) -> Result<(), store::Error> {
         tracing::info!(jobs, "Removed finished jobs that were kept long enough");
     }
     gateway.store.sweep_kv(now_ms()).await?;
+    let before_ms = i64::try_from(now_ms().saturating_sub(EVENTS_KEPT_MS)).unwrap_or(0);
+    while gateway
+        .store
+        .sweep_events(before_ms, EVENTS_SWEPT_AT_ONCE)
+        .await?
+        > 0
+    {
+        if gateway.is_draining() {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -10,7 +10,11 @@ use crate::gateway::auth::Caller;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Head, Reply};
 use crate::store::engine::components::Component;
+use crate::store::engine::steps::Line;
 
+/// Jobs whose logs are looked at, and lines in one answer.
+const LOG_JOBS: u32 = 100;
+pub const LOG_LINES: u32 = 1_000;
 /// How long a caller should wait that would make too many jobs, in seconds.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -118,6 +122,26 @@ async fn object(gateway: &Gateway, block: &Component) -> Result<Value, ApiError>
         "config_error": block.config_error,
         "signals": block.signals,
     }))
+}
+
+/// What the block's handlers wrote lately.
+pub async fn log(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    find(gateway, caller, id).await?;
+    lines_of(gateway, id).await
+}
+
+pub async fn lines_of(gateway: &Gateway, component: &str) -> Result<Reply, ApiError> {
+    let store = &gateway.store;
+    let lines = store.component_log(component, LOG_JOBS, LOG_LINES).await?;
+    Ok(Reply::data(&lines.iter().map(line).collect::<Vec<_>>()))
+}
+
+/// A line of a log with the job that wrote it.
+pub fn line(line: &Line) -> Value {
+    json!({
+        "job": line.job, "kind": line.kind, "at_us": line.at_us,
+        "level": line.level, "text": line.text,
+    })
 }
 
 /// A page of a key-value store: `?prefix=&from=`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
-use crate::gateway::api::flows;
+use crate::gateway::api::{blocks, flows, follow};
 use crate::gateway::auth::Caller;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Head, Reply};
@@ -16,14 +16,19 @@ use crate::store::engine::events::Event;
 const EVENTS_MAX: u64 = 500;
 const EVENTS_USUAL: u64 = 100;
 
-/// Newest first, `?before=SEQ`; or, for followers, oldest first: `?after=SEQ`.
+/// Newest first, `?before=SEQ`; or oldest first: `?after=SEQ`. With `?stream=1`
+/// whatever comes from now on (or after SEQ), as server-sent events.
 pub async fn list(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     caller: &Caller,
     head: &Head,
     flow: &str,
 ) -> Result<Reply, ApiError> {
     flows::find(gateway, caller, flow).await?;
+    if head.query("stream") == Some("1") {
+        let after = head.query_number("after")?;
+        return follow::stream(gateway, flow, after).await;
+    }
     let number = |name: &str| {
         let number = head.query_number(name)?;
         Ok::<_, ApiError>(number.map(|number| i64::try_from(number).unwrap_or(i64::MAX)))
@@ -41,6 +46,17 @@ pub async fn get(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, 
     flows::find(gateway, caller, &event.flow).await?;
     let mut shown = objects(gateway, std::slice::from_ref(&event)).await?;
     Ok(Reply::data(&shown.pop()))
+}
+
+/// What the handlers of an event wrote.
+pub async fn log(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    let event = gateway.store.event(id).await?;
+    let event = event.ok_or_else(|| ApiError::not_found(format!("event {id}")))?;
+    flows::find(gateway, caller, &event.flow).await?;
+    let lines = gateway.store.event_log(id, blocks::LOG_LINES).await?;
+    Ok(Reply::data(
+        &lines.iter().map(blocks::line).collect::<Vec<_>>(),
+    ))
 }
 
 /// Events that were announced and may still come.
@@ -71,7 +87,7 @@ pub async fn replay(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result
     Ok(Reply::data(&shown(&delivery, None)))
 }
 
-async fn objects(gateway: &Gateway, events: &[Event]) -> Result<Vec<Value>, ApiError> {
+pub async fn objects(gateway: &Gateway, events: &[Event]) -> Result<Vec<Value>, ApiError> {
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
     let mut deliveries = std::collections::BTreeMap::<String, Vec<Value>>::new();
     for (delivery, job) in gateway.store.deliveries(&ids).await? {
@@ -98,7 +114,7 @@ async fn objects(gateway: &Gateway, events: &[Event]) -> Result<Vec<Value>, ApiE
     Ok(shown.collect())
 }
 
-fn shown(delivery: &Delivery, job: Option<String>) -> Value {
+pub fn shown(delivery: &Delivery, job: Option<String>) -> Value {
     json!({
         "id": delivery.seq.to_string(),
         "block": delivery.block,

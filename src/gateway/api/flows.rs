@@ -49,7 +49,7 @@ pub async fn get(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, 
     let mut shown = object(&flow);
     shown["definition"] = json!(flow.definition);
     shown["open"] = json!(gateway.store.open_in_flow(id).await?);
-    shown["deliveries"] = json!(gateway.store.event_counts(id).await?);
+    shown["deliveries"] = json!(gateway.store.delivery_counts(id).await?);
     Ok(Reply::data(&shown))
 }
 

@@ -139,6 +139,12 @@ pub async fn kv(
     super::blocks::pairs(gateway, head, scope).await
 }
 
+/// What the app's own handlers wrote lately.
+pub async fn log(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    find(gateway, caller, id).await?;
+    super::blocks::lines_of(gateway, id).await
+}
+
 pub async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Installation, ApiError> {
     let installation = gateway.store.installation(id).await?;
     let installation = installation

@@ -4,6 +4,7 @@ mod apps;
 mod blocks;
 mod events;
 mod flows;
+mod follow;
 mod installations;
 mod jobs;
 mod keys;
@@ -110,6 +111,9 @@ async fn flow_routes(
         ("POST", ["blocks", id, "confirm"]) => blocks::confirm(gateway, caller, id).await,
         ("POST", ["blocks", id, "sync"]) => blocks::sync(gateway, caller, id).await,
         ("GET", ["blocks", id, "kv"]) => blocks::kv(gateway, caller, head, id).await,
+        ("GET", ["installations", id, "log"]) => installations::log(gateway, caller, id).await,
+        ("GET", ["blocks", id, "log"]) => blocks::log(gateway, caller, id).await,
+        ("GET", ["events", id, "log"]) => events::log(gateway, caller, id).await,
         ("GET", ["events", id]) => events::get(gateway, caller, id).await,
         ("POST", ["deliveries", id, "replay"]) => events::replay(gateway, caller, id).await,
         ("GET", ["projects", id, "secrets"]) => secrets::list(gateway, caller, id).await,

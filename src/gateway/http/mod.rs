@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_std::future::timeout;
-use futures::FutureExt;
+use futures::{FutureExt, Stream, TryStreamExt};
 use serde::Serialize;
 use trillium::{Conn, Handler, KnownHeaderName, Swansong};
 
@@ -63,7 +63,14 @@ pub struct Head {
 pub struct Reply {
     pub status: u16,
     pub content_type: &'static str,
-    pub body: Vec<u8>,
+    pub body: Content,
+}
+
+/// What an answer carries.
+#[derive(Debug)]
+pub enum Content {
+    Bytes(Vec<u8>),
+    Stream(trillium::Body),
 }
 
 /// The running server.
@@ -225,7 +232,7 @@ fn refuse(mut conn: Conn, error: ApiError) -> Conn {
     let reply = Reply {
         status: error.status,
         content_type: JSON,
-        body: body.into_bytes(),
+        body: Content::Bytes(body.into_bytes()),
     };
     reply.send(conn)
 }
@@ -294,7 +301,7 @@ impl Reply {
         Self {
             status: 200,
             content_type: JSON,
-            body,
+            body: Content::Bytes(body),
         }
     }
 
@@ -311,14 +318,30 @@ impl Reply {
         Self {
             status: 200,
             content_type,
-            body,
+            body: Content::Bytes(body),
+        }
+    }
+
+    /// 200 with what comes, until the stream ends.
+    pub fn stream(
+        content_type: &'static str,
+        chunks: impl Stream<Item = std::io::Result<Vec<u8>>> + Send + 'static,
+    ) -> Self {
+        let reader = Box::pin(chunks).into_async_read();
+        Self {
+            status: 200,
+            content_type,
+            body: Content::Stream(trillium::Body::new_streaming(reader, None)),
         }
     }
 
     fn send(self, conn: Conn) -> Conn {
         conn.with_status(self.status)
             .with_response_header(KnownHeaderName::ContentType, self.content_type)
-            .with_body(self.body)
+            .with_body(match self.body {
+                Content::Bytes(bytes) => bytes.into(),
+                Content::Stream(body) => body,
+            })
     }
 }
 

@@ -205,6 +205,28 @@ impl Store {
         Ok(rows.iter().map(pair).collect::<Result<_, sqlx::Error>>()?)
     }
 
+    /// Deliveries of a flow that ended at this time or later, oldest first, each
+    /// with the id of its job.
+    pub async fn ended_since(
+        &self,
+        flow: &str,
+        since_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<(Delivery, Option<String>)>, Error> {
+        let text = format!(
+            "SELECT {COLUMNS}, j.id FROM deliveries d LEFT JOIN jobs j ON j.seq = d.job \
+             WHERE d.flow = ? AND d.ended_ms >= ? ORDER BY d.ended_ms, d.seq LIMIT ?"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(flow)
+            .bind(since_ms)
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
+        let pair = |row: &SqliteRow| Ok((delivery(row)?, row.try_get(12)?));
+        Ok(rows.iter().map(pair).collect::<Result<_, sqlx::Error>>()?)
+    }
+
     /// How many deliveries and events of a flow are under way.
     pub async fn open_in_flow(&self, flow: &str) -> Result<i64, Error> {
         let row = sqlx::query(

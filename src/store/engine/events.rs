@@ -268,8 +268,44 @@ impl Store {
         Ok(rows.iter().map(event).collect::<Result<_, _>>()?)
     }
 
-    /// How many events of a flow stand in which state.
-    pub async fn event_counts(&self, flow: &str) -> Result<BTreeMap<String, i64>, Error> {
+    /// Removes events that are older than this, with what became of them; says how
+    /// many. What is still under way stays.
+    pub async fn sweep_events(&self, before_ms: i64, limit: u32) -> Result<usize, Error> {
+        self.change(move |c| {
+            Box::pin(async move {
+                let rows = sqlx::query(
+                    "SELECT id FROM events e WHERE created_ms < ? AND NOT EXISTS \
+                     (SELECT 1 FROM deliveries d WHERE d.event = e.id \
+                     AND d.state NOT IN ('done', 'failed')) LIMIT ?",
+                )
+                .bind(before_ms)
+                .bind(limit)
+                .fetch_all(&mut *c)
+                .await?;
+                for row in &rows {
+                    let id: &str = row.try_get(0)?;
+                    for text in [
+                        "DELETE FROM deliveries WHERE event = ?",
+                        "DELETE FROM events WHERE id = ?",
+                    ] {
+                        sqlx::query(text).bind(id).execute(&mut *c).await?;
+                    }
+                }
+                sqlx::query("DELETE FROM pendings WHERE created_ms < ? AND open = 0")
+                    .bind(before_ms)
+                    .execute(&mut *c)
+                    .await?;
+                sqlx::query("DELETE FROM repeats WHERE job NOT IN (SELECT seq FROM jobs)")
+                    .execute(c)
+                    .await?;
+                Ok(rows.len())
+            })
+        })
+        .await
+    }
+
+    /// How many deliveries of a flow stand in which state.
+    pub async fn delivery_counts(&self, flow: &str) -> Result<BTreeMap<String, i64>, Error> {
         let rows =
             sqlx::query("SELECT state, COUNT(*) FROM deliveries WHERE flow = ? GROUP BY state")
                 .bind(flow)

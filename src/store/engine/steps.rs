@@ -20,6 +20,16 @@ pub struct Ended {
     pub outcome: Arc<Vec<u8>>,
 }
 
+/// A line of a log, with the job that wrote it.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub job: String,
+    pub kind: String,
+    pub at_us: u64,
+    pub level: String,
+    pub text: String,
+}
+
 /// Writes a job that nobody has touched. The line takes it after the commit.
 pub async fn create(tx: &mut Tx, spec: &Spec, payload: &[u8]) -> Result<(), Error> {
     let progress = Progress::queued();
@@ -90,4 +100,50 @@ impl Store {
         .await?;
         Ok(rows.iter().map(ended).collect::<Result<_, _>>()?)
     }
+
+    /// What the last jobs of a component wrote, oldest first.
+    pub async fn component_log(
+        &self,
+        component: &str,
+        jobs: u32,
+        lines: u32,
+    ) -> Result<Vec<Line>, Error> {
+        let rows = sqlx::query(
+            "SELECT j.id, j.kind, l.at_us, l.level, l.text FROM (SELECT seq, id, kind FROM jobs \
+             WHERE json_extract(purpose, '$.component') = ? AND purpose IS NOT NULL \
+             ORDER BY seq DESC LIMIT ?) j JOIN logs l ON l.job = j.seq \
+             ORDER BY l.at_us DESC, l.line DESC LIMIT ?",
+        )
+        .bind(component)
+        .bind(jobs)
+        .bind(lines)
+        .fetch_all(&self.readers)
+        .await?;
+        let lines = rows.iter().rev().map(line);
+        Ok(lines.collect::<Result<_, _>>()?)
+    }
+
+    /// What the handlers of an event wrote, oldest first.
+    pub async fn event_log(&self, event: &str, lines: u32) -> Result<Vec<Line>, Error> {
+        let rows = sqlx::query(
+            "SELECT j.id, j.kind, l.at_us, l.level, l.text FROM deliveries d \
+             JOIN jobs j ON j.seq = d.job JOIN logs l ON l.job = j.seq \
+             WHERE d.event = ? ORDER BY l.at_us, l.line LIMIT ?",
+        )
+        .bind(event)
+        .bind(lines)
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(rows.iter().map(line).collect::<Result<_, _>>()?)
+    }
+}
+
+fn line(row: &SqliteRow) -> Result<Line, sqlx::Error> {
+    Ok(Line {
+        job: row.try_get(0)?,
+        kind: row.try_get(1)?,
+        at_us: crate::store::uint(row.try_get(2)?),
+        level: row.try_get(3)?,
+        text: row.try_get(4)?,
+    })
 }

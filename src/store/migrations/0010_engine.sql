@@ -4,6 +4,8 @@
 ALTER TABLE jobs ADD COLUMN purpose TEXT;
 ALTER TABLE jobs ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX jobs_unsettled ON jobs (seq) WHERE purpose IS NOT NULL AND settled = 0;
+CREATE INDEX jobs_by_component ON jobs (json_extract(purpose, '$.component'), seq)
+    WHERE purpose IS NOT NULL;
 
 -- What a bundle says about itself, by the digest of its code. Neither schema nor
 -- error: it is being asked.
@@ -93,6 +95,7 @@ CREATE TABLE events (
     created_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX events_by_flow ON events (flow, seq);
+CREATE INDEX events_by_time ON events (created_ms);
 CREATE INDEX events_by_job ON events (job, fingerprint) WHERE job IS NOT NULL;
 CREATE INDEX events_on_hold ON events (block, output, seq) WHERE state IN ('customizing', 'customized');
 
@@ -114,6 +117,7 @@ CREATE TABLE deliveries (
     ended_ms INTEGER
 ) STRICT;
 CREATE INDEX deliveries_by_event ON deliveries (event);
+CREATE INDEX deliveries_by_end ON deliveries (flow, ended_ms) WHERE ended_ms IS NOT NULL;
 CREATE INDEX deliveries_on_hold ON deliveries (block, input, seq) WHERE state IN ('evaluating', 'ready');
 CREATE INDEX deliveries_open ON deliveries (flow) WHERE state NOT IN ('done', 'failed');
 

@@ -16,6 +16,7 @@
 
 mod calls;
 mod canvas;
+mod cores;
 mod deliveries;
 mod emitting;
 mod endpoints;
