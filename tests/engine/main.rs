@@ -11,5 +11,7 @@ mod endpoints;
 mod fixture;
 mod flows;
 mod lives;
+mod refusals;
+mod signals;
 mod time;
 mod worker;
