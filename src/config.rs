@@ -21,6 +21,9 @@ pub use roles::{
 };
 pub use settings::{RUNTIME_IMAGE_DEFAULT, SETTINGS, Setting};
 
+/// The shortest token of the agent's local API.
+const API_TOKEN_BYTES_MIN: usize = 16;
+
 /// Exit code of a process whose arguments or settings are wrong (`EX_USAGE`).
 pub const EXIT_USAGE: i32 = 64;
 /// Exit code of a bridge whose pool id or token the gateway refuses (`EX_NOPERM`).
@@ -96,6 +99,7 @@ impl<'a> Reader<'a> {
             data_dir: self.data_dir(),
             listen: self.text_or("SLUICE_GATEWAY_LISTEN", "127.0.0.1:8080"),
             agent_listen: self.text_or("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
+            disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
             drain: self.seconds("SLUICE_DRAIN_S", 300),
         }
     }
@@ -177,7 +181,6 @@ impl<'a> Reader<'a> {
         // What only its children read is checked here too, before anything is started.
         self.executor();
         self.number("SLUICE_SLOTS", 64, 1, 1_000);
-        self.egress();
         let runtime = self.runtime();
         AgentConfig {
             gateway: self.gateway_endpoint(),
@@ -194,8 +197,22 @@ impl<'a> Reader<'a> {
             disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
             broker_memory_bytes: self.megabytes("SLUICE_BROKER_MEMORY_MB", 1_024),
             drain: self.seconds("SLUICE_DRAIN_S", 300),
+            api: self.agent_api(),
+            egress: self.egress(),
             set: self.set(),
         }
+    }
+
+    fn agent_api(&mut self) -> Option<(String, String)> {
+        let listen = self.get("SLUICE_AGENT_API_LISTEN")?;
+        let token = self.required("SLUICE_AGENT_API_TOKEN");
+        if token.len() < API_TOKEN_BYTES_MIN {
+            self.complain(
+                "SLUICE_AGENT_API_TOKEN",
+                &format!("is shorter than {API_TOKEN_BYTES_MIN} characters, which can be guessed"),
+            );
+        }
+        Some((listen, token))
     }
 
     /// Every setting that is set, under its first name.

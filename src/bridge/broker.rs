@@ -18,6 +18,7 @@ use sluice_proto::report::{Cause, Failure};
 use crate::backoff::{Backoff, jitter};
 use crate::bridge::state::Shared;
 use crate::config::EXIT_USAGE;
+use crate::pause;
 use crate::queue::{Error, Link, failed};
 use crate::shutdown::unblock;
 use crate::telemetry::now_ms;
@@ -30,8 +31,11 @@ const LOCK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(1_000);
 /// How often repeats of cancellations are looked for.
 const CANCEL_EVERY: Duration = Duration::from_millis(500);
-/// Reports in our hands at once: two full frames, one on the wire and one being stored.
-const PREFETCH: u16 = 512;
+/// Reports in our hands at once. AMQP counts messages and not bytes, so this
+/// times the largest report (4 MiB) is what a bridge may have to hold: 256 MiB.
+/// It is also what may be on its way to the gateway and back, and enough for
+/// several thousand reports a second as long as that takes some milliseconds.
+pub const PREFETCH: u16 = 64;
 
 /// Keeps the bridge linked to its broker until it is told to stop.
 pub async fn keep(shared: Arc<Shared>, client: String) {
@@ -187,9 +191,12 @@ async fn look(shared: &Shared, link: &Link) -> Error {
             let queued = depths.jobs + depths.jobs_high + depths.retry;
             shared.see_queues(queued, depths.reports);
             let dir = shared.config.data_dir.clone();
-            if let Some(free) = unblock(move || free_bytes(&dir)).await {
+            let seen = unblock(move || (free_bytes(&dir), pause::read(&dir)));
+            let (free, order) = seen.await;
+            if let Some(free) = free {
                 shared.see_disk(free);
             }
+            shared.see_order(order.map(|order| order.sentence()));
             task::sleep(LOOK_EVERY).await;
         }
     };

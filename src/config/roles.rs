@@ -38,6 +38,8 @@ pub struct GatewayConfig {
     pub listen: String,
     /// `host:port` of the agents' listener; port 0 takes any free one.
     pub agent_listen: String,
+    /// Below this much free space in the data directory nothing new is taken.
+    pub disk_free_bytes_min: u64,
     pub drain: Duration,
 }
 
@@ -122,6 +124,9 @@ pub struct AgentConfig {
     /// The private node takes no messages while it holds more.
     pub broker_memory_bytes: u64,
     pub drain: Duration,
+    /// `host:port` of the local API beside its unix socket, with the token it takes.
+    pub api: Option<(String, String)>,
+    pub egress: EgressConfig,
     /// Every setting that is set, under its first name: what children are given is chosen from it.
     pub set: Vec<(String, String)>,
 }

@@ -100,6 +100,11 @@ pub const SETTINGS: &[Setting] = &[
         "SLUICE_PARENT_PIPE",
         "off; an agent sets it to `1` for its children, which end with their standard input",
     ),
+    setting("SLUICE_AGENT_API_LISTEN", "off; a unix socket alone"),
+    secret(
+        "SLUICE_AGENT_API_TOKEN",
+        "required with SLUICE_AGENT_API_LISTEN",
+    ),
     setting("SLUICE_GATEWAY_LISTEN", "127.0.0.1:8080"),
     setting("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
     setting("SLUICE_URL", "the gateway that `sluice up` started here"),

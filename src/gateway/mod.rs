@@ -19,6 +19,7 @@ mod api;
 mod auth;
 mod bundles;
 mod directory;
+mod disk;
 pub mod dispatch;
 pub mod engine;
 mod error;
@@ -26,6 +27,7 @@ mod http;
 mod json;
 pub mod lifecycle;
 mod line;
+mod pool_api;
 mod secrets;
 mod session;
 
@@ -45,6 +47,7 @@ use serde_json::json;
 use crate::config::GatewayConfig;
 use crate::gateway::bundles::Bundles;
 use crate::gateway::directory::Directory;
+use crate::gateway::disk::Disk;
 use crate::gateway::engine::run::{Engine, REQUEST_BUNDLE};
 use crate::gateway::http::Server;
 use crate::gateway::line::{Limits, Line};
@@ -84,6 +87,7 @@ pub struct Gateway {
     followers: Arc<()>,
     line: Arc<Line>,
     bundles: Bundles,
+    disk: Disk,
     tokens: JobTokens,
     shutdown: Shutdown,
     // Published versions never change, so an entry is never wrong.
@@ -168,6 +172,8 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let (steps, ended) = channel::unbounded();
     let line = Line::rebuild(&store, tokens.clone(), Limits::default(), steps).await?;
     let bundles = Bundles::open(&dir.join("bundles"))?;
+    let disk = Disk::new(&dir, config.disk_free_bytes_min);
+    disk.look().await;
     let http = bind(&config.listen, "SLUICE_GATEWAY_LISTEN").await?;
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
@@ -190,6 +196,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         followers: Arc::default(),
         line,
         bundles,
+        disk,
         tokens,
         shutdown,
         versions: Mutex::default(),
@@ -226,6 +233,7 @@ async fn drain(
 async fn tick(gateway: Arc<Gateway>) {
     while pause(&gateway, TICK).await {
         gateway.line.tick();
+        gateway.disk.look().await;
     }
 }
 

@@ -15,7 +15,7 @@ use sluice_proto::job::Identity;
 use sluice_proto::report::{Failure, Origin};
 
 use crate::config::RuntimeConfig;
-use crate::runtime::clock::clock;
+use crate::runtime::clock;
 use crate::runtime::harness::Conversation;
 use crate::runtime::invocation::{Invocation, Mailbox, Running};
 use crate::runtime::keeper::{Event, Keeper};
@@ -52,6 +52,16 @@ pub struct Status {
     pub going: u32,
     /// Identities that wait for a runtime.
     pub waiting: u32,
+}
+
+/// What one runtime uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    pub container: String,
+    /// Its own memory, without what it shares with others.
+    pub memory_bytes: u64,
+    /// CPU time used so far, in microseconds.
+    pub cpu_us: u64,
 }
 
 /// A conversation with where its bundle goes.
@@ -132,7 +142,10 @@ impl Pool {
         // Before the first claim: nothing of an earlier life may be left or in the way.
         keeper.heal().await;
         tasks.spawn("runtime keeper", keeper.run(shutdown.clone()));
-        tasks.spawn("runtime clock", clock(Arc::clone(&shared), memory_bytes));
+        tasks.spawn(
+            "runtime clock",
+            clock::clock(Arc::clone(&shared), memory_bytes),
+        );
         Ok(Self { shared })
     }
 
@@ -158,6 +171,16 @@ impl Pool {
 
     pub fn status(&self) -> Status {
         self.shared.ledger().status()
+    }
+
+    /// What each runtime uses that has something to do now. One whose process
+    /// this one cannot see is left out.
+    pub fn uses(&self) -> Vec<Use> {
+        let talking = self.shared.ledger().talking();
+        talking
+            .iter()
+            .filter_map(|handle| clock::usage(&handle.conversation))
+            .collect()
     }
 
     /// Why no new runtime can be had at present, if so.

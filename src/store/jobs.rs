@@ -45,6 +45,8 @@ pub struct Spec {
     pub created_us: u64,
     /// JSON: the engine's step that it belongs to, and that takes its end in.
     pub purpose: Option<Arc<str>>,
+    /// The job that this one repeats because somebody asked for it again.
+    pub replay_of: Option<String>,
 }
 
 /// What changes while it lives. A write replaces all of it.
@@ -86,6 +88,15 @@ pub struct LogLine {
     pub at_us: u64,
     pub level: String,
     pub text: String,
+}
+
+/// How much one attempt of a job logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSize {
+    pub dispatch: u32,
+    pub delivery: u32,
+    pub lines: u64,
+    pub bytes: u64,
 }
 
 /// One write about a job.
@@ -131,7 +142,7 @@ pub struct Filter {
 const COLUMNS: &str = "j.seq, j.id, j.pool, j.project, j.kind, j.high, j.identity, j.block, \
      j.timeout_ms, j.expires_ms, j.created_us, j.state, j.dispatch, j.delivery, j.agent, \
      j.worker, j.container, j.origin, j.dispatched_us, j.accepted_us, j.started_us, \
-     j.finished_us, j.cancel_reason, j.cancel_us, j.purpose";
+     j.finished_us, j.cancel_reason, j.cancel_us, j.replay_of, j.purpose";
 
 // === impl State ===
 
@@ -209,7 +220,8 @@ fn read(row: &SqliteRow) -> Result<(Spec, Progress), sqlx::Error> {
         timeout_ms: row.try_get(8)?,
         expires_ms: time(9)?,
         created_us: time(10)?.unwrap_or(0),
-        purpose: arc(24)?,
+        replay_of: text(24)?,
+        purpose: arc(25)?,
     };
     let word: String = row.try_get(11)?;
     let state = State::parse(&word)
@@ -323,6 +335,26 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// How much each attempt of a job logged.
+    pub async fn log_sizes(&self, seq: i64) -> Result<Vec<LogSize>, Error> {
+        let rows = sqlx::query(
+            "SELECT dispatch, delivery, COUNT(*), SUM(LENGTH(CAST(text AS BLOB))) FROM logs \
+             WHERE job = ? GROUP BY dispatch, delivery ORDER BY dispatch, delivery",
+        )
+        .bind(seq)
+        .fetch_all(&self.readers)
+        .await?;
+        let size = |row: &SqliteRow| {
+            Ok(LogSize {
+                dispatch: row.try_get(0)?,
+                delivery: row.try_get(1)?,
+                lines: uint(row.try_get(2)?),
+                bytes: uint(row.try_get(3)?),
+            })
+        };
+        Ok(rows.iter().map(size).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// Lines of a job's log in order, from line number `skip` on, at most `limit`.

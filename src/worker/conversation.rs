@@ -136,7 +136,10 @@ impl<'a> Conversation<'a> {
     fn hear(&mut self, said: Said, desk: &impl Desk) -> Option<Ended> {
         match said {
             Said::Ended(ended) => return Some(ended),
-            Said::Log { at_us, level, text } => self.log.push(Instant::now(), at_us, level, text),
+            Said::Log { at_us, level, text } => {
+                desk.logged(&text);
+                self.log.push(Instant::now(), at_us, level, text);
+            }
             Said::Call { call, method, args } => {
                 self.sdk_calls = self.sdk_calls.saturating_add(1);
                 if self.waiting.len() + self.calls.len() >= CALLS_IN_FLIGHT_MAX {

@@ -20,7 +20,7 @@
 //! | `office` | one job from its delivery to its settlement |
 //! | `job_runner`, `conversation`, `log_streamer` | one job in one runtime, without a broker |
 //! | `table`, `memory`, `verdict` | the policy, pure |
-//! | `posture` | where the worker stands, and its presence |
+//! | `posture`, `sights` | where the worker stands, its presence, and what it tells of its jobs |
 //! | `links`, `watch` | the link there is now; a value others wait for |
 
 mod consumer;
@@ -36,6 +36,7 @@ mod verdict;
 
 mod links;
 mod posture;
+mod sights;
 mod watch;
 
 use std::sync::Arc;
@@ -219,6 +220,7 @@ impl Worker {
                 self.config.runtime.mounts_dir.clone(),
             ],
             disk_free_bytes_min: self.config.disk_free_bytes_min,
+            data_dir: self.config.data_dir.clone(),
         }
     }
 

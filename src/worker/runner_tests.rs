@@ -50,6 +50,10 @@ impl Desk for Notes {
         }
     }
 
+    fn claimed(&self, _: &sluice_proto::report::RuntimeUse) {}
+
+    fn logged(&self, _: &str) {}
+
     fn report(&self, body: Body) -> BoxFuture<'static, ()> {
         self.said.try_send(body).expect("somebody listens");
         let way = self.way.lock().expect("not poisoned").clone();

@@ -6,7 +6,7 @@ mod events;
 mod flows;
 mod follow;
 mod installations;
-mod jobs;
+pub(in crate::gateway) mod jobs;
 mod keys;
 mod pools;
 mod projects;

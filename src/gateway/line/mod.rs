@@ -16,6 +16,9 @@
 //! sees the writes in the order of the events; never across an await.
 
 mod endings;
+mod events;
+mod lease;
+mod looks;
 mod reports;
 mod sessions;
 mod slot;
@@ -39,6 +42,7 @@ use crate::store::jobs::{JobWrite, Progress, Spec};
 use crate::telemetry::now_us;
 
 pub use crate::gateway::line::endings::Cancelled;
+pub use crate::gateway::line::looks::Wanted;
 pub use crate::gateway::line::sessions::Peer;
 use crate::gateway::line::state::{Inner, Live};
 pub use crate::gateway::line::steps::Adopted;
@@ -56,6 +60,8 @@ pub struct Limits {
     pub cancel_overdue: Duration,
     /// How long an agent may be away before the jobs it holds count as lost, beside their time-out.
     pub agent_away_max: Duration,
+    /// How long a connected agent may have nothing to do before a job it holds counts as vanished.
+    pub idle_max: Duration,
 }
 
 /// The line, shared by API and sessions.
@@ -134,11 +140,14 @@ struct Plan {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            project_queued_max: 200_000,
-            pool_queued_max: 500_000,
+            project_queued_max: 1_000_000,
+            pool_queued_max: 1_000_000,
             payload_bytes_held_max: 32 * 1024 * 1024,
             cancel_overdue: Duration::from_secs(30),
             agent_away_max: Duration::from_secs(3_600),
+            // A worker that stands still holds its jobs until the broker misses its
+            // heartbeats, which takes half a minute; a foreign broker may take two.
+            idle_max: Duration::from_secs(180),
         }
     }
 }
@@ -186,6 +195,16 @@ impl Line {
 
     /// Takes a job. If a session has room it is handed out in the same commit.
     pub fn create(self: &Arc<Self>, new: NewJob, wait: bool) -> Result<Created, Full> {
+        self.create_as(new, wait, None)
+    }
+
+    /// The same for a job that repeats an earlier one.
+    pub fn create_as(
+        self: &Arc<Self>,
+        new: NewJob,
+        wait: bool,
+        replay_of: Option<String>,
+    ) -> Result<Created, Full> {
         let id = crate::gateway::directory::new_id();
         let payload = Arc::new(new.payload);
         let (told, committed) = oneshot::channel();
@@ -204,6 +223,7 @@ impl Line {
             expires_ms: new.expires_ms,
             created_us: now_us(),
             purpose: None,
+            replay_of,
         });
         let mut plan = Plan::default();
         plan.writes.push(JobWrite::Create {

@@ -146,6 +146,7 @@ impl<'c> Step<'c> {
             timeout_ms: work.timeout_ms,
             expires_ms: None,
             created_us: now_us(),
+            replay_of: None,
             purpose: Some(work.purpose.write().into()),
         });
         steps::create(self.tx, &spec, &payload).await?;

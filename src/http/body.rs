@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_std::future::timeout;
 use trillium::Conn;
 
-use crate::gateway::error::ApiError;
+use crate::http::ApiError;
 
 /// How long a body may take to arrive.
 const BODY_MAX: Duration = Duration::from_secs(60);
