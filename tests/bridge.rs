@@ -31,6 +31,89 @@ async fn the_bridge_keeps_its_promises() {
     refused_credentials_end_the_bridge(&url).await;
     a_drain_answers_for_everything_and_says_goodbye(&url).await;
     thousands_of_jobs_flow_and_none_is_lost(&url).await;
+    large_reports_wait_in_the_broker(&url).await;
+    large_jobs_wait_in_the_gateway_while_the_broker_is_slow(&url).await;
+}
+
+/// What a bridge may hold of payloads or results: 64 reports of 4 MiB.
+const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+const LARGE: usize = 3 * 1024 * 1024;
+
+async fn large_reports_wait_in_the_broker(url: &str) {
+    const REPORTS: usize = 100;
+    let mut rig = Rig::start(url).await;
+    let mut session = rig.session().await;
+    let mut ends = Vec::new();
+    for _ in 0..REPORTS {
+        let mut end = end(&job(&rig.pool, 1));
+        if let Body::Finished(finished) = &mut end.body {
+            let result = vec![b' '; LARGE];
+            finished.outcome = Outcome::Succeeded { result };
+        }
+        rig.worker.publish_report(&end).await.expect("confirmed");
+        ends.push(end.job);
+    }
+    // The gateway stores nothing yet: it reads what comes, and says nothing.
+    let mut items = session.reports(HELD_BYTES_MAX / (4 * 1024 * 1024)).await;
+    let waiting = rig.worker.depth().await.expect("a look").reports as usize;
+    let held = (REPORTS - waiting) * LARGE;
+    assert!(
+        held <= HELD_BYTES_MAX,
+        "{held} bytes are held, {waiting} reports wait"
+    );
+    assert!(waiting > 0, "the rest waits in the broker");
+    session.received(&items).await;
+    while items.len() < REPORTS {
+        let more = session.reports(1).await;
+        session.received(&more).await;
+        items.extend(more);
+    }
+    let jobs: Vec<_> = items.iter().map(|item| item.report.job.clone()).collect();
+    assert_eq!(jobs, ends, "all of them, in their order");
+    rig.stop().await;
+    rig.nothing_is_left().await;
+}
+
+async fn large_jobs_wait_in_the_gateway_while_the_broker_is_slow(url: &str) {
+    const JOBS: usize = 40;
+    let mut rig = Rig::start(url).await;
+    let mut session = rig.session().await;
+    session.window_open().await;
+    rig.chaos.stall(true);
+    let all: Vec<_> = (0..JOBS)
+        .map(|_| {
+            let mut job = job(&rig.pool, 1);
+            job.payload = vec![b' '; LARGE];
+            job
+        })
+        .collect();
+    let sent = std::sync::atomic::AtomicUsize::new(0);
+    {
+        let sending = async {
+            for job in &all {
+                session.dispatch(vec![job.clone()]).await;
+                sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        };
+        let mut sending = Box::pin(sending);
+        let early = timeout(Duration::from_secs(3), sending.as_mut()).await;
+        let taken = sent.load(std::sync::atomic::Ordering::Relaxed) * LARGE;
+        assert!(
+            early.is_err(),
+            "the bridge has swallowed all of {taken} bytes"
+        );
+        // Its own limit, a frame and what the sockets between the two hold.
+        assert!(taken < 80 * 1024 * 1024, "{taken} bytes are taken");
+        rig.chaos.stall(false);
+        timeout(SOON, sending).await.expect("it goes on by itself");
+    }
+    assert_eq!(session.accepted(JOBS).await.len(), JOBS);
+    let mut jobs = rig.worker.jobs(8).await.expect("consuming");
+    for _ in 0..JOBS {
+        let delivery = jobs.next().await.expect("a job");
+        delivery.ack().await.expect("written");
+    }
+    rig.stop().await;
 }
 
 async fn a_job_and_its_report_cross_and_each_is_acknowledged_behind_custody(url: &str) {

@@ -30,8 +30,11 @@ const LOCK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(1_000);
 /// How often repeats of cancellations are looked for.
 const CANCEL_EVERY: Duration = Duration::from_millis(500);
-/// Reports in our hands at once: two full frames, one on the wire and one being stored.
-const PREFETCH: u16 = 512;
+/// Reports in our hands at once. AMQP counts messages and not bytes, so this
+/// times the largest report (4 MiB) is what a bridge may have to hold: 256 MiB.
+/// It is also what may be on its way to the gateway and back, and enough for
+/// several thousand reports a second as long as that takes some milliseconds.
+pub const PREFETCH: u16 = 64;
 
 /// Keeps the bridge linked to its broker until it is told to stop.
 pub async fn keep(shared: Arc<Shared>, client: String) {

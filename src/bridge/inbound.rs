@@ -24,7 +24,19 @@ use crate::{queue, wire};
 /// How long the gateway may be silent before the session counts as lost.
 const SILENCE_MAX: Duration = Duration::from_millis(SILENCE_MS_MAX);
 
-type Publishes = FuturesUnordered<BoxFuture<'static, (Taken, Result<(), queue::Error>)>>;
+/// Payloads on their way into the broker, in bytes, above which no more frames
+/// are read: the gateway then waits with what it has, and no memory fills. A
+/// frame that was read counts whole, so twice a frame comes on top.
+const PUBLISHING_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+type Publishes = FuturesUnordered<BoxFuture<'static, Published>>;
+
+/// A publish that is over.
+struct Published {
+    taken: Taken,
+    bytes: usize,
+    outcome: Result<(), queue::Error>,
+}
 
 /// Reads frames until the session is over; `busy` counts publishes on their way.
 pub async fn run(
@@ -33,20 +45,27 @@ pub async fn run(
     busy: &AtomicUsize,
 ) -> End {
     let mut publishes = Publishes::new();
+    let mut publishing_bytes = 0;
     let mut silent_at = Instant::now() + SILENCE_MAX;
     loop {
+        let is_full = publishing_bytes > PUBLISHING_BYTES_MAX;
         // Each future may be dropped half-way: frames stay with their stream,
         // publishes in their set, and the deadline is a point in time.
         let frame = select_biased! {
-            (taken, outcome) = publishes.select_next_some() => {
+            Published { taken, bytes, outcome } = publishes.select_next_some() => {
                 busy.store(publishes.len(), Ordering::Relaxed);
+                publishing_bytes -= bytes;
                 if let Err(queue::Error::Refused(_)) = &outcome {
                     shared.see_refusal();
                 }
                 shared.answer(taken, outcome.map_err(|error| format!("The agent: {error}.")));
+                if is_full {
+                    // What came meanwhile was not listened to.
+                    silent_at = Instant::now() + SILENCE_MAX;
+                }
                 continue;
             }
-            frame = receiver.next().fuse() => frame,
+            frame = next_frame(receiver, is_full).fuse() => frame,
             () = task::sleep(silent_at.saturating_duration_since(Instant::now())).fuse() => {
                 let s = SILENCE_MAX.as_secs();
                 return End::Lost(format!("the gateway was silent for {s} s"));
@@ -55,7 +74,7 @@ pub async fn run(
         silent_at = Instant::now() + SILENCE_MAX;
         match frame {
             Ok(Some(FromGateway::Dispatch { jobs })) => {
-                dispatch(shared, jobs, &mut publishes);
+                publishing_bytes += dispatch(shared, jobs, &mut publishes);
                 busy.store(publishes.len(), Ordering::Relaxed);
             }
             Ok(Some(FromGateway::Received { numbers })) => received(shared, &numbers).await,
@@ -81,9 +100,22 @@ pub async fn run(
     }
 }
 
-/// Puts each job into the broker. The answer comes when the broker has it, or will not.
-fn dispatch(shared: &Shared, jobs: Vec<Job>, publishes: &mut Publishes) {
+/// The next frame, or never while there is no room for one.
+async fn next_frame(
+    receiver: &mut wire::Receiver<FromGateway>,
+    is_full: bool,
+) -> Result<Option<FromGateway>, wire::Error> {
+    if is_full {
+        std::future::pending::<()>().await;
+    }
+    receiver.next().await
+}
+
+/// Puts each job into the broker. The answer comes when the broker has it, or
+/// will not. Says how many bytes are on their way.
+fn dispatch(shared: &Shared, jobs: Vec<Job>, publishes: &mut Publishes) -> usize {
     let received_us = now_us();
+    let mut publishing_bytes = 0;
     let link = shared.link();
     for job in jobs {
         let taken = Taken {
@@ -106,14 +138,21 @@ fn dispatch(shared: &Shared, jobs: Vec<Job>, publishes: &mut Publishes) {
                 None => link.clone(),
             },
         };
+        let bytes = job.payload.len();
+        publishing_bytes += bytes;
         publishes.push(
             async move {
-                let put = link.publish_job(&job, received_us).await;
-                (taken, put)
+                let outcome = link.publish_job(&job, received_us).await;
+                Published {
+                    taken,
+                    bytes,
+                    outcome,
+                }
             }
             .boxed(),
         );
     }
+    publishing_bytes
 }
 
 /// The gateway has custody of these: now, and not before, the broker may forget them.

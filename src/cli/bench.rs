@@ -9,6 +9,11 @@
 //! Every figure is taken with real processes, durable queues and confirms;
 //! client, broker, workers and Node share the machine.
 
+mod depth;
+mod faults;
+mod load;
+mod soak;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -41,7 +46,10 @@ const BARE_POOL: &str = "bench";
 ///
 /// Example: sluice bench --json
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    mode: Option<Mode>,
     /// Print one summary object as the last line of standard output.
     #[arg(long)]
     json: bool,
@@ -59,11 +67,26 @@ pub struct Bench {
     clients: u32,
 }
 
+/// What is measured instead of latency and throughput.
+#[derive(Debug, clap::Subcommand)]
+enum Mode {
+    Faults(faults::Faults),
+    Depth(depth::Depth),
+    Soak(soak::Soak),
+}
+
 // === impl Bench ===
 
 impl Bench {
     /// Runs all measurements; answers with the exit code.
-    pub async fn run(self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
+    pub async fn run(mut self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
+        match self.mode.take() {
+            // Boxed: each is large, and a command's future lives on the main thread's stack.
+            Some(Mode::Faults(faults)) => return Box::pin(faults.run(settings, shutdown)).await,
+            Some(Mode::Depth(depth)) => return Box::pin(depth.run(settings, shutdown)).await,
+            Some(Mode::Soak(soak)) => return Box::pin(soak.run(settings, shutdown)).await,
+            None => {}
+        }
         match self.measure(settings, &shutdown).await {
             Ok(summary) => {
                 if self.json {
@@ -283,6 +306,20 @@ impl Api<'_> {
         );
         Ok(())
     }
+}
+
+/// Percentiles of milliseconds.
+fn stats_of(ms: &[f64]) -> Value {
+    let mut samples = Samples::default();
+    for ms in ms {
+        samples.add(Duration::from_secs_f64(ms / 1_000.0));
+    }
+    samples.to_json()
+}
+
+/// Tells a person how it goes; standard output is for the summary.
+fn say(sentence: &str) {
+    eprintln!("{sentence}");
 }
 
 fn print_table(summary: &Value) {

@@ -163,7 +163,7 @@ impl Command {
             }
             Self::Bench(bench) => {
                 let (settings, shutdown) = role(look_up, rig_settings)?;
-                Ok(bench.run(settings, shutdown).await)
+                Ok(Box::pin(bench.run(settings, shutdown)).await)
             }
             Self::Doctor(doctor) => {
                 configure(look_up, |_| ())?;

@@ -5,6 +5,9 @@
 //! done with them. Everything is gone after [`Rig::stop`]; a dropped rig kills
 //! its processes, which take their own children along.
 
+pub mod harm;
+mod sample;
+
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +21,8 @@ use serde_json::{Value, json};
 use crate::api_client::ApiClient;
 use crate::config::{EgressConfig, SETTINGS};
 use crate::shutdown::Shutdown;
+
+pub use crate::cli::rig::sample::Sample;
 
 /// How long the gateway may take to listen.
 const GATEWAY_START_MAX: Duration = Duration::from_secs(30);
@@ -227,6 +232,11 @@ impl Rig {
         Ok(reply["data"].take())
     }
 
+    /// The admin client and its key, for callers that outlive a borrow of the rig.
+    pub fn api(&self) -> (ApiClient, String) {
+        (self.api.clone(), self.key.clone())
+    }
+
     /// What a child of the rig has logged last.
     pub fn log_tail(&self, name: &str) -> String {
         log_tail(self.dir.path(), name)
@@ -272,25 +282,6 @@ impl Rig {
             .context("read the agent's broker address")?
             .trim()
             .to_owned())
-    }
-
-    /// Resident memory of the rig's processes by role, in MiB, from `/proc`.
-    pub fn rss_mib(&self) -> std::collections::BTreeMap<String, f64> {
-        let mut sums = std::collections::BTreeMap::new();
-        let mut add = |role: &str, pid: u32| {
-            if let Some(mib) = process_rss_mib(pid) {
-                let entry: &mut f64 = sums.entry(role.to_owned()).or_default();
-                *entry = entry.max(mib);
-            }
-        };
-        add("gateway", self.gateway.id());
-        if let Some(agent) = &self.agent {
-            add("agent", agent.id());
-            for (pid, role) in children_of(agent.id()) {
-                add(&role, pid);
-            }
-        }
-        sums
     }
 
     /// Drains and ends both processes and removes the scratch directory;
@@ -341,7 +332,11 @@ fn child(
     passed_on: &[(String, String)],
     settings: &[(String, String)],
 ) -> anyhow::Result<Child> {
-    let log = std::fs::File::create(dir.join(format!("{role}.log")))?;
+    // A gateway that is started again goes on with its log.
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join(format!("{role}.log")))?;
     let pairs = passed_on
         .iter()
         .chain(settings)
@@ -439,39 +434,6 @@ fn process_ids() -> impl Iterator<Item = u32> {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-}
-
-/// Direct children of a process and the role each plays: `bridge`, `worker`, `rabbitmq`, …
-fn children_of(parent: u32) -> Vec<(u32, String)> {
-    process_ids()
-        .filter_map(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let after_name = stat.rsplit_once(')')?.1;
-            let ppid: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
-            if ppid != parent {
-                return None;
-            }
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let words: Vec<_> = line
-                .split(|b| *b == 0)
-                .map(String::from_utf8_lossy)
-                .collect();
-            let program = words.first()?.rsplit('/').next()?.to_owned();
-            let role = match program.as_str() {
-                "sluice" => words.get(1)?.to_string(),
-                "beam.smp" => "rabbitmq".to_owned(),
-                other => other.to_owned(),
-            };
-            Some((pid, role))
-        })
-        .collect()
-}
-
-fn process_rss_mib(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
 }
 
 fn log_tail(dir: &Path, name: &str) -> String {

@@ -1,8 +1,8 @@
 //! What may happen to a job, as a pure function.
 //!
 //! ```text
-//!            ┌────── unplaced ───────┐
-//!            ▼                       │
+//!            ┌────── unplaced ───────┬────── vanished ───────┐
+//!            ▼                       │                       │
 //!  create ▶ Queued ──dispatched──▶ Dispatched ──accepted──▶ Accepted ──started──▶ Started
 //!            │ │                     │                        │ │                  │ │
 //!            │ └─expired──▶ Failed   │                        │ └──lost─▶ Failed ◀─┘ │
@@ -57,8 +57,10 @@ pub enum Event {
     CancelAsked,
     /// The time it was worth waiting for is over.
     Expired,
-    /// The agent that holds it has been away for too long.
+    /// The agent that holds it has been away for too long, or has it no more.
     Lost,
+    /// The agent that accepted it has nothing left to do, and never started it.
+    Vanished,
     /// Nobody said how the cancelled job ended.
     CancelOverdue,
 }
@@ -124,6 +126,11 @@ impl JobState {
                 let held = matches!(self.phase, State::Accepted | State::Started);
                 self.end_if(held, State::Failed)
             }
+            Event::Vanished => match (self.phase, self.cancelling) {
+                (State::Accepted, true) => self.end_if(true, State::Cancelled),
+                (State::Accepted, false) => self.to(State::Queued),
+                _ => Applied::Unchanged,
+            },
             Event::CancelOverdue => self.end_if(self.cancelling, State::Cancelled),
         }
     }
@@ -142,6 +149,7 @@ impl JobState {
             | Event::Unplaced { .. }
             | Event::Expired
             | Event::Lost
+            | Event::Vanished
             | Event::CancelOverdue => Applied::Unchanged,
         }
     }
@@ -317,6 +325,7 @@ mod tests {
             1 => Just(Event::CancelAsked),
             1 => Just(Event::Expired),
             1 => Just(Event::Lost),
+            1 => Just(Event::Vanished),
             1 => Just(Event::CancelOverdue),
         ]
     }

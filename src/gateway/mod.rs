@@ -19,6 +19,7 @@ mod api;
 mod auth;
 mod bundles;
 mod directory;
+mod disk;
 pub mod dispatch;
 pub mod engine;
 mod error;
@@ -45,6 +46,7 @@ use serde_json::json;
 use crate::config::GatewayConfig;
 use crate::gateway::bundles::Bundles;
 use crate::gateway::directory::Directory;
+use crate::gateway::disk::Disk;
 use crate::gateway::http::Server;
 use crate::gateway::line::{Limits, Line};
 use crate::gateway::secrets::JobTokens;
@@ -74,6 +76,7 @@ pub struct Gateway {
     directory: Directory,
     line: Arc<Line>,
     bundles: Bundles,
+    disk: Disk,
     tokens: JobTokens,
     shutdown: Shutdown,
     // Published versions never change, so an entry is never wrong.
@@ -156,6 +159,8 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let tokens = JobTokens::load(&dir.join("secret"))?;
     let line = Line::rebuild(&store, tokens.clone(), Limits::default()).await?;
     let bundles = Bundles::open(&dir.join("bundles"))?;
+    let disk = Disk::new(&dir, config.disk_free_bytes_min);
+    disk.look().await;
     let http = bind(&config.listen, "SLUICE_GATEWAY_LISTEN").await?;
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
@@ -164,6 +169,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         directory,
         line,
         bundles,
+        disk,
         tokens,
         shutdown,
         versions: Mutex::default(),
@@ -199,6 +205,7 @@ async fn drain(
 async fn tick(gateway: Arc<Gateway>) {
     while pause(&gateway, TICK).await {
         gateway.line.tick();
+        gateway.disk.look().await;
     }
 }
 

@@ -80,6 +80,15 @@ pub(super) fn classify(exit: &Exit, memory_bytes: u64) -> Failure {
     )
 }
 
+/// Whether somebody else ended it: no code inside is to blame, and the same
+/// job may end well in another runtime. Code that kills its own process looks
+/// the same, and is tried again as often as any other.
+pub(super) fn is_from_outside(exit: &Exit) -> bool {
+    const KILLED: i64 = 128 + 9;
+    const TERMINATED: i64 = 128 + 15;
+    !exit.oom_killed && matches!(exit.code, Some(KILLED | TERMINATED))
+}
+
 /// What the others are told.
 pub(super) fn collateral(why: &Failure) -> Failure {
     Failure::new(
@@ -138,6 +147,17 @@ mod tests {
         let failure = classify(&killed, 1 << 28);
         assert_eq!(failure.cause, Cause::OutOfMemory);
         assert!(failure.message.contains("256 MiB"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_signal_that_only_others_send_comes_from_outside() {
+        assert!(is_from_outside(&exit(137, "")) && is_from_outside(&exit(143, "")));
+        for code in [0, 1, 134, 139] {
+            assert!(!is_from_outside(&exit(code, "")), "{code}");
+        }
+        let mut killed = exit(137, "");
+        killed.oom_killed = true;
+        assert!(!is_from_outside(&killed));
     }
 
     #[test]

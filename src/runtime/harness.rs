@@ -243,6 +243,12 @@ impl Conversation {
         self.close();
     }
 
+    /// The runtime is gone, and no invocation is to blame for it.
+    pub(super) fn bury_blameless(&self, failure: Failure) {
+        self.table().bury_blameless(failure);
+        self.close();
+    }
+
     fn act(&self, due: Due) {
         if due.blocked {
             return self.condemn(Verdict::EventLoopBlocked, None);

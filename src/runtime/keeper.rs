@@ -24,7 +24,7 @@ use sluice_proto::report::{Cause, Failure};
 
 use crate::backoff::Backoff;
 use crate::config::{Network, RuntimeConfig};
-use crate::runtime::death::{Exit, LOG_TAIL_BYTES_MAX, Verdict, classify};
+use crate::runtime::death::{Exit, LOG_TAIL_BYTES_MAX, Verdict, classify, is_from_outside};
 use crate::runtime::directory;
 use crate::runtime::harness::{Conversation, Greeted, Signals};
 use crate::runtime::ledger::{NETWORKS, Number};
@@ -350,7 +350,11 @@ impl<R: Runtime> Keeper<R> {
             && let Some(conversation) = &held.conversation
         {
             tracing::info!(container = %held.name, error = %failure.message, "A runtime died");
-            conversation.bury(failure);
+            if is_from_outside(exit) {
+                conversation.bury_blameless(failure);
+            } else {
+                conversation.bury(failure);
+            }
         }
         self.shared.change(|ledger| ledger.dead(number));
     }

@@ -277,6 +277,14 @@ impl Table {
         self.close(failure);
     }
 
+    /// Ends every invocation so that it may be tried again.
+    pub(super) fn bury_blameless(&mut self, failure: Failure) {
+        for (_, entry) in std::mem::take(&mut self.open) {
+            entry.perish_blameless(&failure);
+        }
+        self.close(failure);
+    }
+
     fn close(&mut self, failure: Failure) {
         if let Some(loading) = self.loading.take() {
             let _ = loading.send(Err(failure.clone()));

@@ -245,6 +245,18 @@ fn a_crash_is_the_fault_of_the_one_that_was_alone_and_else_of_nobody_known() {
 }
 
 #[test]
+fn a_runtime_that_others_ended_is_nobodys_fault() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    let alone = open(&mut table, now);
+    table.bury_blameless(Failure::new(Cause::Crashed, "SIGKILL"));
+    let ended = alone.ended();
+    assert!(ended.collateral, "so it is tried again");
+    let failure = ended.result.expect_err("it failed");
+    assert_eq!(failure.cause, Cause::Crashed, "and says why to the end");
+}
+
+#[test]
 fn a_dead_runtime_is_not_taken_for_a_blocked_one() {
     let now = Instant::now();
     let mut table = Table::default();

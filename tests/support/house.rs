@@ -271,6 +271,17 @@ impl House {
         job["id"].as_str().expect("a job has an id").to_owned()
     }
 
+    /// Submits a job; `None` when the gateway is not there to take it.
+    pub async fn try_submit(&self, what: &Value) -> Option<String> {
+        let (api, key) = (&self.control.api, &self.control.key);
+        let job = self.job(what);
+        let asked = api.request("POST", "/api/v1/jobs", Some(key), Some(&job));
+        match asked.await {
+            Ok((200..=299, reply)) => Some(text(&reply["data"]["id"])),
+            _ => None,
+        }
+    }
+
     /// Submits a job and waits for its end.
     pub async fn run(&self, what: &Value) -> Value {
         self.post("/api/v1/jobs?wait=60", &self.job(what)).await

@@ -81,6 +81,7 @@ pub async fn publish(
     body: Body,
 ) -> Result<Reply, ApiError> {
     let app = find(gateway, caller, app).await?;
+    gateway.disk.check()?;
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let is_archive = body.starts_with(&GZIP_MAGIC) || head.content_type.contains("gzip");
     let (number, code) = if is_archive {

@@ -51,6 +51,7 @@ pub async fn create(
     if let Some(trouble) = gateway.store.trouble() {
         return Err(ApiError::later(503, trouble, 2));
     }
+    gateway.disk.check()?;
     let new = request::read(gateway, caller, &body).await?;
     let created = gateway
         .line

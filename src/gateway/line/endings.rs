@@ -84,6 +84,7 @@ impl Line {
             self.hand_out(&mut inner, &pool, &mut plan);
         }
         self.lose(&mut inner, now, &mut plan);
+        self.reclaim(&mut inner, now, &mut plan);
         self.commit_if_any(plan);
     }
 
@@ -226,7 +227,7 @@ impl Live {
             .unwrap_or_else(|| Arc::from("cancelled"))
     }
 
-    fn is_held_by(&self, pool: &str, agent: &Arc<str>) -> bool {
+    pub(super) fn is_held_by(&self, pool: &str, agent: &Arc<str>) -> bool {
         self.spec.pool == pool
             && self.progress.agent.as_ref() == Some(agent)
             && matches!(self.state.phase, State::Accepted | State::Started)

@@ -16,6 +16,7 @@
 //! sees the writes in the order of the events; never across an await.
 
 mod endings;
+mod lease;
 mod reports;
 mod sessions;
 mod slot;
@@ -54,6 +55,8 @@ pub struct Limits {
     pub cancel_overdue: Duration,
     /// How long an agent may be away before the jobs it holds count as lost, beside their time-out.
     pub agent_away_max: Duration,
+    /// How long a connected agent may have nothing to do before a job it holds counts as vanished.
+    pub idle_max: Duration,
 }
 
 /// The line, shared by API and sessions.
@@ -130,11 +133,14 @@ struct Plan {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            project_queued_max: 200_000,
-            pool_queued_max: 500_000,
+            project_queued_max: 1_000_000,
+            pool_queued_max: 1_000_000,
             payload_bytes_held_max: 32 * 1024 * 1024,
             cancel_overdue: Duration::from_secs(30),
             agent_away_max: Duration::from_secs(3_600),
+            // A worker that stands still holds its jobs until the broker misses its
+            // heartbeats, which takes half a minute; a foreign broker may take two.
+            idle_max: Duration::from_secs(180),
         }
     }
 }

@@ -37,6 +37,7 @@ impl Line {
     ) -> Option<oneshot::Receiver<()>> {
         let mut inner = self.lock();
         let slot = inner.pool(pool).slot(session)?;
+        slot.idle_since_ms = None;
         let (outbox, agent) = (slot.outbox.clone(), slot.agent.clone());
         let mut plan = Plan::default();
         let mut numbers = Vec::with_capacity(items.len());

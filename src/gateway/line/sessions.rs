@@ -27,7 +27,7 @@ const WINDOW_MAX: u32 = 4_096;
 /// How long a job that could not be placed waits before it is handed out again, in milliseconds.
 const REJECTED_WAIT_MS: u64 = 1_000;
 /// How often one job may be refused by bridges before it counts as one that cannot be placed.
-const REJECTIONS_MAX: u32 = 20;
+pub(super) const REJECTIONS_MAX: u32 = 20;
 
 /// Who is at the other end of a session, for people.
 #[derive(Debug, Clone)]
@@ -87,6 +87,7 @@ impl Line {
                 started_ms: hello.started_ms,
             },
             since_ms: now_ms(),
+            idle_since_ms: None,
         });
         let cancelling: Vec<String> = line.cancelling.iter().cloned().collect();
         inner.away.remove(&(pool.to_owned(), agent));
@@ -155,6 +156,7 @@ impl Line {
 
     pub fn status(&self, pool: &str, session: &str, status: AgentStatus) {
         if let Some(slot) = self.lock().pool(pool).slot(session) {
+            slot.note_idleness(&status, now_ms());
             slot.status = status;
         }
     }
@@ -166,6 +168,7 @@ impl Line {
         let Some(slot) = inner.pool(pool).slot(session) else {
             return;
         };
+        slot.idle_since_ms = None;
         for taken in jobs {
             slot.unanswered.remove(taken.job.as_str());
         }

@@ -23,6 +23,8 @@ pub(super) struct Slot {
     pub status: AgentStatus,
     pub peer: Peer,
     pub since_ms: u64,
+    /// Since when its agent has had nothing to do, in milliseconds; `None`: it has, or nobody knows.
+    pub idle_since_ms: Option<u64>,
 }
 
 // === impl Slot ===

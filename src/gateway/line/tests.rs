@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_proto::PROTOCOL;
-use sluice_proto::frame::{AgentStatus, Hello, Taken};
+use sluice_proto::frame::{AgentStatus, Hello, Numbered, Taken};
 use sluice_proto::ids::{JobId, PoolId};
-use sluice_proto::job::{Identity, Kind};
+use sluice_proto::job::{Attempt, Identity, Kind};
+use sluice_proto::report::{Body, Origin, Report, RuntimeUse};
 
 use crate::gateway::line::{Cancelled, Created, Ended, Limits, Line, NewJob, Outbox};
 use crate::gateway::secrets::JobTokens;
@@ -87,6 +88,29 @@ impl Bench {
             dispatch: 1,
         };
         self.line.accepted("pool", agent, &[taken]);
+    }
+}
+
+impl Bench {
+    async fn start_job(&self, agent: &str, id: &str) {
+        let report = Report {
+            job: JobId::from(id),
+            attempt: Attempt {
+                dispatch: 1,
+                delivery: 1,
+            },
+            worker: "w".into(),
+            at_us: 1,
+            body: Body::Started {
+                runtime: RuntimeUse {
+                    container: "c".into(),
+                    origin: Origin::Warm,
+                },
+            },
+        };
+        let items = vec![Numbered { number: 1, report }];
+        let committed = self.line.reports("pool", agent, items);
+        committed.expect("a session").await.expect("committed");
     }
 }
 
@@ -223,6 +247,79 @@ async fn the_jobs_of_an_agent_that_does_not_come_back_are_lost() {
         "not before its time"
     );
     assert_eq!(end_of(created.ended).await["outcome"]["cause"], "lost");
+    bench.stop().await;
+}
+
+/// An agent with a worker that takes work and has nothing to do.
+fn idle() -> AgentStatus {
+    AgentStatus {
+        workers: 1,
+        ..AgentStatus::default()
+    }
+}
+
+#[async_std::test]
+async fn a_job_that_vanished_from_a_connected_agent_is_handed_out_again() {
+    let bench = Bench::start(Limits {
+        idle_max: Duration::ZERO,
+        ..Limits::default()
+    })
+    .await;
+    let outbox = bench.join("a");
+    let created = bench.create("one").expect("room");
+    assert!(matches!(next(&outbox).await, Outbox::Dispatch(_)));
+    bench.accept("a", &created.id);
+    let busy = [
+        AgentStatus {
+            queued: 1,
+            ..idle()
+        },
+        AgentStatus {
+            in_flight: 1,
+            ..idle()
+        },
+        AgentStatus {
+            refusing: Some("The agent has no broker.".into()),
+            ..idle()
+        },
+        AgentStatus::default(),
+    ];
+    for status in busy {
+        bench.line.status("pool", "a", status.clone());
+        bench.line.tick();
+        assert!(outbox.is_empty(), "{status:?} may still have it");
+    }
+    bench.line.status("pool", "a", idle());
+    bench.line.tick();
+    let Outbox::Dispatch(handed) = next(&outbox).await else {
+        panic!("it is not handed out again");
+    };
+    assert_eq!(
+        (handed.job.id.as_str(), handed.job.dispatch),
+        (created.id.as_str(), 2)
+    );
+    bench.stop().await;
+}
+
+#[async_std::test]
+async fn a_job_that_vanished_while_it_ran_is_lost_and_not_run_twice() {
+    let bench = Bench::start(Limits {
+        idle_max: Duration::ZERO,
+        ..Limits::default()
+    })
+    .await;
+    let outbox = bench.join("a");
+    let created = bench.create("one").expect("room");
+    assert!(matches!(next(&outbox).await, Outbox::Dispatch(_)));
+    bench.accept("a", &created.id);
+    bench.start_job("a", &created.id).await;
+    assert!(matches!(next(&outbox).await, Outbox::Received(_)));
+    bench.line.status("pool", "a", idle());
+    async_std::task::sleep(Duration::from_millis(5)).await;
+    bench.line.tick();
+    let job = end_of(created.ended).await;
+    assert_eq!(job["outcome"]["cause"], "lost", "{job}");
+    assert!(outbox.is_empty(), "it may have run");
     bench.stop().await;
 }
 

@@ -105,6 +105,19 @@ impl Entry {
     }
 
     pub(super) fn perish(self, guilty: bool, failure: &Failure) {
+        self.go_down(if guilty {
+            Ended::failed(failure.clone())
+        } else {
+            Ended::collateral(collateral(failure))
+        });
+    }
+
+    /// Somebody else brought the runtime down.
+    pub(super) fn perish_blameless(self, failure: &Failure) {
+        self.go_down(Ended::collateral(failure.clone()));
+    }
+
+    fn go_down(self, ended: Ended) {
         let aborted = matches!(
             self.phase,
             Phase::Ending {
@@ -112,12 +125,8 @@ impl Entry {
                 ..
             }
         );
-        let ended = if guilty || aborted {
-            Ended::failed(failure.clone())
-        } else {
-            Ended::collateral(collateral(failure))
-        };
         self.mailbox.end(Ended {
+            collateral: ended.collateral && !aborted,
             aborted,
             log_bytes_dropped: self.log_bytes_dropped,
             ..ended
