@@ -168,6 +168,19 @@ impl ApiClient {
         })
     }
 
+    /// A client for whoever listens on a unix socket of this host.
+    pub fn on_socket(path: &std::path::Path) -> Result<Self, Error> {
+        let what = format!("A client for {}", path.display());
+        let setup = |why: String| Error::Setup { what, why };
+        let transport = Transport::on_socket(path).map_err(setup)?;
+        // The host is a name for messages; the socket is where it leads.
+        Ok(Self {
+            base: Url::parse("http://agent/").expect("an address"),
+            via: format!(" on {}", path.display()),
+            surf: surf::Client::with_http_client(transport),
+        })
+    }
+
     /// Sends one request and hands back the status, whatever it is, and the
     /// JSON that came with it. A body that is no JSON becomes `{"error": …}`.
     ///

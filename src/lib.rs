@@ -16,11 +16,13 @@ pub mod backoff;
 pub mod config;
 pub mod egress;
 pub mod limit;
+pub mod pause;
 pub mod shutdown;
 pub mod telemetry;
 
 // The doors.
 pub mod api_client;
+pub mod http;
 pub mod queue;
 pub mod runtime;
 pub mod store;

@@ -207,6 +207,8 @@ async fn urgent_work_and_signals_reach_their_listeners(url: &str) {
         runtimes: 0,
         refusing: None,
         at_us: 1,
+        link: 0,
+        holds: None,
     };
     link.publish_control(&control).await.expect("said");
     link.publish_presence(&presence).await.expect("said");

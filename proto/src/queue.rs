@@ -16,6 +16,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, PoolId};
+use crate::job::Attempt;
+use crate::report::{Cause, RuntimeUse};
 
 pub const CONTENT_TYPE: &str = "application/vnd.sluice+msgpack";
 
@@ -38,6 +40,9 @@ pub mod header {
     pub const CAUSE: &str = "x-sluice-cause";
     /// On dead letters: one sentence.
     pub const REASON: &str = "x-sluice-reason";
+    /// In the log of dead letters, on a note of what became of one: who did it.
+    /// Such a note has no body, and its `type` is `dropped` or `replayed`.
+    pub const BY: &str = "x-sluice-by";
     pub const TRACEPARENT: &str = "traceparent";
     /// Set by quorum queues: how often the message was returned to the queue
     /// (before RabbitMQ 4.3), or how many deliveries of it failed (from then on).
@@ -78,6 +83,11 @@ pub struct Names {
     pub control: String,
     /// Workers to the bridge and whoever looks: a fanout exchange.
     pub presence: String,
+    /// A log of all dead letters and of what became of them: a stream, so that
+    /// reading it takes nothing out and marks nothing.
+    pub dead_log: String,
+    /// The way into `dead` and `dead_log`: a fanout exchange.
+    pub burials: String,
     /// Held by the one bridge of this pool on this broker: an exclusive queue.
     pub bridge_lock: String,
 }
@@ -87,7 +97,12 @@ pub struct Names {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Control {
-    Cancel { jobs: Vec<JobId>, reason: String },
+    Cancel {
+        jobs: Vec<JobId>,
+        reason: String,
+    },
+    /// Every worker says at once how it is, with [`Presence::holds`].
+    Tell,
 }
 
 /// How one worker is, said every [`PRESENCE_MS`] and on every change of state. Not persistent.
@@ -104,7 +119,92 @@ pub struct Presence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusing: Option<String>,
     pub at_us: u64,
+    /// Which link to the broker this worker is on, from 1: each further one was a reconnect.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub link: u64,
+    /// What it holds, in answer to [`Control::Tell`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Box<Holds>>,
 }
+
+/// What a worker holds and has done, for whoever looks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holds {
+    /// Running jobs first, then those that wait for a slot; at most [`HELD_JOBS_MAX`].
+    pub jobs: Vec<HeldJob>,
+    /// How many it holds in all.
+    pub jobs_total: u32,
+    /// Jobs put into the retry queue lately, each with when and why.
+    pub retried: Vec<RetriedJob>,
+    /// Jobs ended since the worker started.
+    pub tallies: Vec<Tally>,
+    /// Runtimes by state.
+    pub runtimes: Vec<(String, u32)>,
+    /// Containers that run jobs now, with what they use.
+    pub containers: Vec<ContainerUse>,
+}
+
+/// One job in a worker's hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldJob {
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// [`crate::job::Kind::as_str`]; empty when it is not known, as of a job that waits.
+    pub kind: String,
+    /// What [`crate::job::Identity`] prints; empty likewise.
+    pub identity: String,
+    pub running: bool,
+    /// Microseconds since the Unix epoch when its delivery came; 0 if it waits.
+    pub since_us: u64,
+    pub timeout_ms: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeUse>,
+    /// The last line it logged, cut to [`HELD_LINE_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_line: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetriedJob {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub cause: Cause,
+    pub at_us: u64,
+}
+
+/// Jobs of one kind that ended one way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// [`crate::job::Kind::as_str`].
+    pub kind: String,
+    /// `succeeded`, `cancelled`, or a [`Cause`].
+    pub outcome: String,
+    pub jobs: u64,
+    /// Microseconds from delivery to end, of all of them.
+    pub took_us: u64,
+    /// Jobs that took at most so long, by [`TALLY_BUCKETS_MS`]; not cumulative.
+    pub buckets: Vec<u64>,
+}
+
+/// One container in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUse {
+    pub container: String,
+    pub memory_bytes: u64,
+    /// CPU time used so far, in microseconds.
+    pub cpu_us: u64,
+}
+
+/// Jobs one presence lists; a worker holds fewer unless it has the most slots there may be.
+pub const HELD_JOBS_MAX: usize = 2_000;
+
+/// How much of a job's last line is said, in bytes.
+pub const HELD_LINE_BYTES_MAX: usize = 200;
+
+/// Upper borders of a [`Tally`]'s buckets, in milliseconds; one more bucket is for what took longer.
+pub const TALLY_BUCKETS_MS: [u64; 12] =
+    [1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000, 30_000, 300_000];
 
 /// How often a worker says how it is, in milliseconds.
 pub const PRESENCE_MS: u64 = 1_000;
@@ -119,6 +219,10 @@ pub enum WorkerState {
     Running,
     Draining,
     Stopped,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 // === impl Names ===
@@ -137,6 +241,8 @@ impl Names {
             given_up: name("given-up"),
             control: name("control"),
             presence: name("presence"),
+            dead_log: name("dead-log"),
+            burials: name("burials"),
             bridge_lock: name("bridge-lock"),
         }
     }

@@ -29,13 +29,18 @@ const WORKER: &[&str] = &[
     "FLOWS_POOL_SIZE",
     "FLOWS_PODMAN_MOUNTS_TEMPDIR",
     "FLOWS_RUNTIME_IMAGE",
+    "FLOWS_RUNTIME_SANDBOX",
     "SLUICE_SLOTS",
     "SLUICE_RUNTIMES_MAX",
     "SLUICE_RUNTIME_MEMORY_MB",
     "SLUICE_RUNTIME_CPUS",
     "SLUICE_RUNTIME_PIDS",
     "SLUICE_RUNTIME_IDLE_S",
+    "SLUICE_RUNTIME_PAUSE_S",
+    "SLUICE_RUNTIME_AGE_S",
     "SLUICE_RUNTIME_NETWORK",
+    "SLUICE_RUNTIME_NETWORK_ALLOW",
+    "SLUICE_RUNTIME_NETWORK_DENY",
 ];
 
 /// Where broker and Podman are.
@@ -116,15 +121,19 @@ mod tests {
             "FLOWS_ENDPOINT" => "http://gateway:2",
             "FLOWS_AGENT_POOL_TOKEN" => TOKEN,
             "FLOWS_EXECUTOR" => "podman",
+            "FLOWS_RUNTIME_SANDBOX" => "gvisor",
             "HTTP_PROXY" | "HTTPS_PROXY" | "SLUICE_URL" => "http://proxy:3",
             "FLOWS_ADDITIONAL_ROOT_CAS" => return None,
-            "SLUICE_RUNTIME_NETWORK" => "none",
+            "SLUICE_RUNTIME_NETWORK" => "private",
+            "SLUICE_RUNTIME_NETWORK_ALLOW" => "10.1.0.0/16:443",
+            "SLUICE_RUNTIME_NETWORK_DENY" => "10.1.2.3",
             "SLUICE_SLOTS" => "17",
             "FLOWS_POOL_SIZE" | "SLUICE_WORKERS" => "2",
             "SLUICE_LOG" => "debug",
             "SLUICE_LOG_FORMAT" => "json",
             "AMQP_URL" => "amqp://as-given",
             "SLUICE_API_KEY" => "the-api-key",
+            "SLUICE_AGENT_API_TOKEN" => "the-local-apis-token",
             "SLUICE_RUNTIME_PIDS" => "99",
             name if name.ends_with("_S") || name.ends_with("_MB") || name.ends_with("_MB_MIN") => {
                 "33"
@@ -168,7 +177,7 @@ mod tests {
         assert!(
             pairs
                 .iter()
-                .all(|(_, value)| !value.contains(TOKEN) && value != "the-api-key")
+                .all(|(_, value)| !value.contains(TOKEN) && !value.starts_with("the-"))
         );
         assert_eq!(worker.arguments, ["worker"]);
         let bridge = bridge(Path::new("/sluice"), &config(), &services());

@@ -6,6 +6,8 @@
 //! | `id` | the installation's id, for life |
 //! | `lock` | an advisory lock while an agent runs |
 //! | `amqp-url`, `podman-url` | where broker and Podman are, while an agent runs |
+//! | `agent.sock`, `api-url` | the local API and its address, while an agent runs |
+//! | `paused` | the order to take no work, if there is one |
 //! | `pool-id` | whose work it does |
 //! | `oci` | which OCI runtime works here |
 //! | `pids/NAME` | one running child: pid, start time, boot |

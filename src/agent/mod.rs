@@ -10,12 +10,14 @@
 //!  drain  workers ▶ bridge ▶ containers ▶ podman ▶ rabbitmq ▶ files
 //! ```
 //!
-//! Owns processes and `DATA/agent`. Speaks neither AMQP nor to the gateway: that
-//! is its children's work. A bridge that is refused, or a child that calls its
+//! Owns processes and `DATA/agent`. It moves no job: that is its children's work.
+//! For whoever looks it serves a local API, which only looks (`inspect`). A bridge that is refused, or a child that calls its
 //! settings wrong, ends the agent with the child's exit code.
 
 pub mod children;
 pub mod files;
+pub mod inspect;
+mod local_api;
 pub mod podman;
 pub mod rabbitmq;
 pub mod supervise;
@@ -29,10 +31,11 @@ use futures::FutureExt;
 
 use crate::agent::children::Services;
 use crate::agent::files::Files;
+use crate::agent::local_api::LocalApi;
 use crate::agent::podman::{Oci, Plan};
 use crate::agent::supervise::{Fatal, Group, Policy};
 use crate::agent_id;
-use crate::config::{AgentConfig, EXIT_REFUSED, EXIT_USAGE};
+use crate::config::{AgentConfig, EXIT_REFUSED, EXIT_USAGE, Sandbox};
 use crate::shutdown::{Shutdown, Stage, Tasks};
 
 /// How much longer than its own drain limit a child may take before it is cancelled from outside.
@@ -51,6 +54,7 @@ struct House {
     podman: Option<Group>,
     rabbitmq: Option<Group>,
     pings: Option<Tasks>,
+    api: Option<LocalApi>,
 }
 
 /// Runs an agent until it is drained; answers with the exit code.
@@ -115,6 +119,7 @@ impl Agent {
             podman: None,
             rabbitmq: None,
             pings: None,
+            api: None,
         };
         let started = {
             let start = self.start(&mut house).fuse();
@@ -151,6 +156,8 @@ impl Agent {
         };
         self.files.write("amqp-url", &services.amqp_url)?;
         self.files.write("podman-url", &services.podman_url)?;
+        let api = LocalApi::start(&self.config, &self.files, &self.id, &services.amqp_url)?;
+        let api = house.api.insert(api);
         let policy = Policy {
             fatal_codes: &[EXIT_USAGE, EXIT_REFUSED],
             drain: self.config.drain + DRAIN_MARGIN,
@@ -166,6 +173,7 @@ impl Agent {
             let recipe = children::worker(&self.exe, &self.config, &services, number);
             house.workers.start(recipe, policy);
         }
+        api.enter("running");
         tracing::info!(
             pool.id = %self.config.pool_id, workers = self.config.workers, agent = %self.id,
             "The agent runs: one bridge and {} workers", self.config.workers
@@ -253,6 +261,10 @@ impl Agent {
 
     /// The OCI runtime to use: as told, as found out earlier, or found out now.
     async fn oci(&self) -> anyhow::Result<Oci> {
+        if self.config.sandbox == Sandbox::Gvisor {
+            let dir = std::path::absolute(self.files.dir())?;
+            return podman::gvisor(&dir, self.set("PATH"));
+        }
         if let Some(name) = &self.config.oci {
             return Ok(Oci::Named(name.clone()));
         }
@@ -311,6 +323,9 @@ impl Agent {
                 shutdown.cancel();
             });
         }
+        if let Some(api) = &house.api {
+            api.enter("draining");
+        }
         house.workers.stop(&self.shutdown).await;
         grace.abort().await;
         house.bridge.stop(&self.shutdown).await;
@@ -327,6 +342,9 @@ impl Agent {
         }
         if let Some(pings) = house.pings {
             pings.abort().await;
+        }
+        if let Some(api) = house.api {
+            api.stop().await;
         }
         // Services have nothing to drain, so a wish to hurry is none of theirs.
         let patient = Shutdown::new();

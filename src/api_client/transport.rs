@@ -3,12 +3,14 @@
 //! Owns proxy choice, trust and the translation of foreign errors. One isahc
 //! client is one thread of its own, so there is one per gateway and it is shared.
 
+use std::path::Path;
 use std::time::Duration;
 
 use isahc::AsyncBody;
 use isahc::auth::{Authentication, Credentials};
 use isahc::config::{Configurable, RedirectPolicy};
 use isahc::error::ErrorKind;
+use isahc::net::Dialer;
 use isahc::tls::{TlsConfig, TrustStore};
 use surf::http;
 use url::Url;
@@ -56,6 +58,19 @@ impl Transport {
             Some(proxy) => through(builder, proxy)?,
         };
         let isahc = builder.build().map_err(|error| error.to_string())?;
+        Ok(Self { isahc })
+    }
+
+    pub(super) fn on_socket(path: &Path) -> Result<Self, String> {
+        let isahc = isahc::HttpClient::builder()
+            .connect_timeout(CONNECT_MAX)
+            .timeout(TRANSFER_MAX)
+            .redirect_policy(RedirectPolicy::None)
+            // Said explicitly, as curl would look into the environment otherwise.
+            .proxy(None)
+            .dial(Dialer::unix_socket(path))
+            .build()
+            .map_err(|error| error.to_string())?;
         Ok(Self { isahc })
     }
 }

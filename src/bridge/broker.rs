@@ -18,6 +18,7 @@ use sluice_proto::report::{Cause, Failure};
 use crate::backoff::{Backoff, jitter};
 use crate::bridge::state::Shared;
 use crate::config::EXIT_USAGE;
+use crate::pause;
 use crate::queue::{Error, Link, failed};
 use crate::shutdown::unblock;
 use crate::telemetry::now_ms;
@@ -190,9 +191,12 @@ async fn look(shared: &Shared, link: &Link) -> Error {
             let queued = depths.jobs + depths.jobs_high + depths.retry;
             shared.see_queues(queued, depths.reports);
             let dir = shared.config.data_dir.clone();
-            if let Some(free) = unblock(move || free_bytes(&dir)).await {
+            let seen = unblock(move || (free_bytes(&dir), pause::read(&dir)));
+            let (free, order) = seen.await;
+            if let Some(free) = free {
                 shared.see_disk(free);
             }
+            shared.see_order(order.map(|order| order.sentence()));
             task::sleep(LOOK_EVERY).await;
         }
     };

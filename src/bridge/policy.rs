@@ -24,6 +24,8 @@ pub struct Facts {
     pub no_link: Option<String>,
     /// Why the broker takes nothing at present, if so.
     pub blocked: Option<String>,
+    /// Why nothing is taken in although all is well, if so: somebody wants it.
+    pub paused: Option<String>,
     /// Jobs in the agent's queue.
     pub queued: u64,
     pub disk_free_bytes: u64,
@@ -57,6 +59,9 @@ pub fn window(facts: &Facts) -> (u32, Option<String>) {
     let none = |reason: String| (0, Some(reason));
     if facts.stage != Stage::Running {
         return none("The agent is draining.".into());
+    }
+    if let Some(why) = &facts.paused {
+        return none(format!("{why}."));
     }
     if let Some(why) = &facts.no_link {
         return none(format!("The agent has no broker: {why}."));
@@ -126,6 +131,7 @@ mod tests {
             stage: Stage::Running,
             no_link: None,
             blocked: None,
+            paused: None,
             queued: 0,
             disk_free_bytes: 10 << 20,
             disk_free_bytes_min: 5 << 20,

@@ -29,7 +29,9 @@ pub struct Crew {
 
 impl Roster {
     /// Notes what a worker says.
-    pub fn hear(&mut self, presence: Presence, now_ms: u64) {
+    pub fn hear(&mut self, mut presence: Presence, now_ms: u64) {
+        // That is for whoever asked.
+        presence.holds = None;
         if presence.state == WorkerState::Stopped {
             self.workers.remove(&presence.worker);
         } else if self.workers.len() < WORKERS_MAX || self.workers.contains_key(&presence.worker) {
@@ -72,6 +74,8 @@ mod tests {
             runtimes: 0,
             refusing: refusing.map(str::to_owned),
             at_us: 0,
+            link: 1,
+            holds: None,
         }
     }
 

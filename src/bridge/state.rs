@@ -37,6 +37,8 @@ pub struct Shared {
     /// Reports that wait in the queue, as seen last.
     reports_ready: AtomicU64,
     disk_free_bytes: AtomicU64,
+    /// Why nothing is to be taken in, if somebody ordered so.
+    paused: Mutex<Option<String>>,
     /// Something for the writer of frames to look at.
     pub frames: Bell,
     /// Something for the sayer of cancellations to look at.
@@ -108,6 +110,7 @@ impl Shared {
             reports_ready: AtomicU64::new(0),
             // Unknown is taken for enough: a file system that cannot be asked must not stop work.
             disk_free_bytes: AtomicU64::new(u64::MAX),
+            paused: Mutex::default(),
             frames: Bell::new(),
             controls: Bell::new(),
             stop: Bell::new(),
@@ -166,6 +169,7 @@ impl Shared {
             stage: self.shutdown.stage(),
             no_link,
             blocked,
+            paused: hold(&self.paused).clone(),
             queued: self.queued.load(Ordering::Relaxed),
             disk_free_bytes: self.disk_free_bytes.load(Ordering::Relaxed),
             disk_free_bytes_min: self.config.disk_free_bytes_min,
@@ -180,6 +184,21 @@ impl Shared {
 
     pub fn see_disk(&self, free_bytes: u64) {
         self.disk_free_bytes.store(free_bytes, Ordering::Relaxed);
+    }
+
+    /// What orders there are; a change of mind is said to the gateway at once.
+    pub fn see_order(&self, sentence: Option<String>) {
+        let mut paused = hold(&self.paused);
+        if *paused != sentence {
+            match &sentence {
+                Some(why) => {
+                    tracing::warn!(reason = why, "Nothing is taken in until that is ended")
+                }
+                None => tracing::info!("Work is taken in again"),
+            }
+            *paused = sentence;
+            self.frames.ring();
+        }
     }
 
     pub fn roster(&self) -> MutexGuard<'_, Roster> {

@@ -79,6 +79,11 @@ impl Admin {
         })
     }
 
+    /// The client and the key.
+    pub fn into_parts(self) -> (ApiClient, String) {
+        (self.api, self.key)
+    }
+
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.call("GET", path, None).await
     }

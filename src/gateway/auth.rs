@@ -7,6 +7,7 @@ use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::line::Holder;
 use crate::gateway::secrets::{API_KEY_PREFIX, CREDENTIAL_BYTES_MAX};
+use crate::store::jobs::Spec;
 use crate::telemetry::now_ms;
 
 /// Somebody with a good API key.
@@ -21,6 +22,8 @@ pub struct Caller {
 enum Scope {
     Admin,
     Projects(BTreeSet<String>),
+    /// The agent of one pool: it sees that pool's jobs and nothing else.
+    Pool(String),
 }
 
 /// A worker that holds a job whose dispatch is current.
@@ -62,11 +65,40 @@ impl Caller {
         })
     }
 
+    /// Whoever may look at one pool's jobs: its agent, by the pool's token, or an admin key.
+    pub fn of_pool(
+        gateway: &Gateway,
+        pool: &str,
+        credential: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        let credential = credential
+            .filter(|credential| credential.len() <= CREDENTIAL_BYTES_MAX)
+            .ok_or_else(|| {
+                let sentence = "no pool token: send `Authorization: Bearer …` with the pool's token or an admin key";
+                ApiError::new(401, sentence)
+            })?;
+        if credential.starts_with(API_KEY_PREFIX) {
+            Self::check(gateway, Some(credential))?.admin()?;
+            if gateway.directory.pool(pool).is_none() {
+                return Err(ApiError::not_found(format!("agent pool {pool}")));
+            }
+        } else {
+            gateway
+                .directory
+                .check_pool_token(pool, credential)
+                .map_err(|refusal| ApiError::new(refusal.status(), refusal.sentence(pool)))?;
+        }
+        Ok(Self {
+            key: format!("pool {pool}"),
+            scope: Scope::Pool(pool.to_owned()),
+        })
+    }
+
     /// For what concerns the whole organization.
     pub fn admin(&self) -> Result<(), ApiError> {
         match self.scope {
             Scope::Admin => Ok(()),
-            Scope::Projects(_) => Err(ApiError::forbidden(
+            Scope::Projects(_) | Scope::Pool(_) => Err(ApiError::forbidden(
                 "this API key is limited to some projects; this needs an admin key",
             )),
         }
@@ -86,13 +118,31 @@ impl Caller {
         match &self.scope {
             Scope::Admin => true,
             Scope::Projects(projects) => projects.contains(project),
+            Scope::Pool(_) => false,
+        }
+    }
+
+    /// For one job, which belongs to a project and waits in a pool.
+    pub fn job(&self, spec: &Spec) -> Result<(), ApiError> {
+        match &self.scope {
+            Scope::Pool(pool) if *pool == spec.pool => Ok(()),
+            Scope::Pool(_) => Err(ApiError::not_found(format!("job {} of this pool", spec.id))),
+            Scope::Admin | Scope::Projects(_) => self.project(&spec.project),
+        }
+    }
+
+    /// The pool this caller is limited to, if it is a pool's agent.
+    pub fn pool(&self) -> Option<&str> {
+        match &self.scope {
+            Scope::Pool(pool) => Some(pool),
+            Scope::Admin | Scope::Projects(_) => None,
         }
     }
 
     /// The projects the key is limited to; `None` for all.
     pub fn projects(&self) -> Option<Vec<String>> {
         match &self.scope {
-            Scope::Admin => None,
+            Scope::Admin | Scope::Pool(_) => None,
             Scope::Projects(projects) => Some(projects.iter().cloned().collect()),
         }
     }

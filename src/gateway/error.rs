@@ -1,64 +1,9 @@
-//! The edge of the API: a sentence for the caller, a cause for the log.
+//! What the store's errors mean at the edge of the gateway's API.
 
 use crate::store;
 
-/// Why a request was not done. Below this edge nobody knows a status code.
-#[derive(Debug)]
-pub struct ApiError {
-    pub status: u16,
-    /// One sentence for the caller.
-    pub message: String,
-    /// For the log alone.
-    pub cause: Option<String>,
-    /// Seconds after which the same may be tried again.
-    pub retry_after_s: Option<u32>,
-}
-
-// === impl ApiError ===
-
-impl ApiError {
-    pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            cause: None,
-            retry_after_s: None,
-        }
-    }
-
-    /// The request is not right.
-    pub fn bad(message: impl Into<String>) -> Self {
-        Self::new(400, message)
-    }
-
-    pub fn not_found(what: impl std::fmt::Display) -> Self {
-        Self::new(404, format!("{what} not found"))
-    }
-
-    pub fn forbidden(message: impl Into<String>) -> Self {
-        Self::new(403, message)
-    }
-
-    pub fn conflict(message: impl Into<String>) -> Self {
-        Self::new(409, message)
-    }
-
-    /// It could be done, but not now.
-    pub fn later(status: u16, message: impl Into<String>, retry_after_s: u32) -> Self {
-        Self {
-            retry_after_s: Some(retry_after_s),
-            ..Self::new(status, message)
-        }
-    }
-
-    /// A fault of ours.
-    pub fn internal(cause: impl std::fmt::Display) -> Self {
-        Self {
-            cause: Some(cause.to_string()),
-            ..Self::new(500, "the gateway could not do this; its log says why")
-        }
-    }
-}
+// The edge itself is the HTTP door's; here it keeps the name the gateway's handlers know.
+pub use crate::http::ApiError;
 
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
@@ -71,11 +16,5 @@ impl From<store::Error> for ApiError {
             },
             error => Self::internal(error),
         }
-    }
-}
-
-impl From<anyhow::Error> for ApiError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::internal(format!("{error:#}"))
     }
 }

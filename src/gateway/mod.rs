@@ -27,6 +27,7 @@ mod http;
 mod json;
 pub mod lifecycle;
 mod line;
+mod pool_api;
 mod secrets;
 mod session;
 

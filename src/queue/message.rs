@@ -79,6 +79,19 @@ pub(super) fn of_signal(kind: &'static str, now_s: u64) -> BasicProperties {
     plain(TRANSIENT, now_s).with_type(kind.into())
 }
 
+/// Around a note of what became of a dead letter; it has no body.
+pub(super) fn of_mark(job: &str, fate: &str, by: &str, now_s: u64) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let by = AMQPValue::LongString(cut(by, REASON_BYTES_MAX).into());
+    headers.insert(header::BY.into(), by);
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_timestamp(now_s)
+        .with_message_id(short(job))
+        .with_type(short(fate))
+        .with_headers(headers)
+}
+
 fn plain(mode: u8, now_s: u64) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert(header::PROTOCOL.into(), number_of(u64::from(PROTOCOL)));
@@ -148,6 +161,15 @@ pub(super) fn number(properties: &BasicProperties, name: &str) -> Option<u64> {
         AMQPValue::LongUInt(n) => Some(u64::from(*n)),
         AMQPValue::LongLongInt(n) => u64::try_from(*n).ok(),
         AMQPValue::Timestamp(n) => Some(*n),
+        _ => None,
+    }
+}
+
+/// A header that is text.
+pub(super) fn text(properties: &BasicProperties, name: &str) -> Option<String> {
+    match properties.headers().as_ref()?.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
         _ => None,
     }
 }

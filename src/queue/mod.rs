@@ -6,7 +6,8 @@
 //!        after a while │      ▼
 //!  retry() ─────▶ retry    dead-letters ──▶ dead        (to look at)
 //!                                       └─▶ given-up    (bridge: reports the job as poison)
-//!  bury() ─────────────────────────────────▶ dead
+//!  bury() ───▶ burials ──▶ dead               dead-letters and burials are written to
+//!                      └─▶ dead-log           dead-log too: to read without taking
 //! ```
 //!
 //! Owns everything AMQP; no other module names lapin. A [`Link`] is one
@@ -19,6 +20,7 @@
 
 mod consumer;
 mod executor;
+pub mod graves;
 mod health;
 pub mod inspect;
 mod link;

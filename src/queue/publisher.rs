@@ -94,8 +94,17 @@ impl Link {
         reason: &str,
     ) -> Result<(), Error> {
         let properties = properties.with_headers(message::buried(headers, cause, reason));
+        let names = &self.inner.names;
         self.inner
-            .publish(&self.inner.names.dead, properties, body)
+            .publish_to(&names.burials, "", properties, body)
+            .await
+    }
+
+    /// Notes in the log of dead letters what became of one.
+    pub(super) async fn put_mark(&self, job: &str, fate: &str, by: &str) -> Result<(), Error> {
+        let properties = message::of_mark(job, fate, by, now_s());
+        self.inner
+            .publish(&self.inner.names.dead_log, properties, &[])
             .await
     }
 }
@@ -110,8 +119,19 @@ impl Inner {
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), Error> {
+        self.publish_to("", queue, properties, body).await
+    }
+
+    /// Publishes to an exchange, and waits until every queue behind it has it.
+    async fn publish_to(
+        &self,
+        exchange: &str,
+        key: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), Error> {
         self.health.check()?;
-        let outcome = self.try_publish(queue, properties, body).await;
+        let outcome = self.try_publish(exchange, key, properties, body).await;
         if let Err(error) = &outcome
             && !error.leaves_link_alive()
         {
@@ -122,7 +142,8 @@ impl Inner {
 
     async fn try_publish(
         &self,
-        queue: &str,
+        exchange: &str,
+        key: &str,
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), Error> {
@@ -131,8 +152,8 @@ impl Inner {
             immediate: false,
         };
         let written = self.confirmed.basic_publish(
-            ShortString::default(),
-            topology::name(queue)?,
+            topology::name(exchange)?,
+            topology::name(key)?,
             options,
             body,
             properties,
@@ -154,7 +175,7 @@ impl Inner {
                 "its queue has reached its length limit".into(),
             )),
             Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => Err(
-                Error::Unroutable(format!("{queue}: {}", returned.reply_text)),
+                Error::Unroutable(format!("{exchange}{key}: {}", returned.reply_text)),
             ),
             Confirmation::NotRequested => Err(Error::Lost("its channel confirms nothing".into())),
         }

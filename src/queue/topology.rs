@@ -21,13 +21,20 @@ const LENGTH_BYTES_MAX: i64 = 8 * 1024 * 1024 * 1024;
 /// Most dead letters kept; each has been reported, so the oldest may go.
 const DEAD_LENGTH_MAX: i64 = 100_000;
 const DEAD_LENGTH_BYTES_MAX: i64 = 1024 * 1024 * 1024;
+/// What the log of dead letters forgets at a time, in bytes.
+const DEAD_LOG_SEGMENT_BYTES: i64 = 64 * 1024 * 1024;
 /// How long a job waits before it is tried once more, in milliseconds: long
 /// enough for a dying runtime to be cleaned up, short enough not to be felt.
 const RETRY_MS: i64 = 1_000;
 
 /// Declares all of it.
 pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Error> {
-    for exchange in [&names.control, &names.presence, &names.dead_letters] {
+    for exchange in [
+        &names.control,
+        &names.presence,
+        &names.dead_letters,
+        &names.burials,
+    ] {
         let options = ExchangeDeclareOptions {
             durable: true,
             ..ExchangeDeclareOptions::default()
@@ -43,9 +50,18 @@ pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Erro
     // What others dead-letter into comes first.
     for queue in [&names.dead, &names.given_up] {
         quorum(channel, queue, dead_arguments()).await?;
+    }
+    declared(channel, &names.dead_log, "stream", dead_log_arguments()).await?;
+    for (queue, exchange) in [
+        (&names.dead, &names.dead_letters),
+        (&names.given_up, &names.dead_letters),
+        (&names.dead_log, &names.dead_letters),
+        (&names.dead, &names.burials),
+        (&names.dead_log, &names.burials),
+    ] {
         let bound = channel.queue_bind(
             name(queue)?,
-            name(&names.dead_letters)?,
+            name(exchange)?,
             ShortString::default(),
             QueueBindOptions::default(),
             FieldTable::default(),
@@ -100,13 +116,32 @@ fn dead_arguments() -> Vec<(&'static str, AMQPValue)> {
     ]
 }
 
+fn dead_log_arguments() -> Vec<(&'static str, AMQPValue)> {
+    vec![
+        ("x-max-length-bytes", long(DEAD_LENGTH_BYTES_MAX)),
+        (
+            "x-stream-max-segment-size-bytes",
+            long(DEAD_LOG_SEGMENT_BYTES),
+        ),
+    ]
+}
+
 async fn quorum(
     channel: &Channel,
     queue: &str,
     arguments: Vec<(&'static str, AMQPValue)>,
 ) -> Result<(), Error> {
+    declared(channel, queue, "quorum", arguments).await
+}
+
+async fn declared(
+    channel: &Channel,
+    queue: &str,
+    kind: &str,
+    arguments: Vec<(&'static str, AMQPValue)>,
+) -> Result<(), Error> {
     let mut table = FieldTable::default();
-    table.insert("x-queue-type".into(), text("quorum"));
+    table.insert("x-queue-type".into(), text(kind));
     for (key, value) in arguments {
         table.insert(key.into(), value);
     }
@@ -114,8 +149,8 @@ async fn quorum(
         durable: true,
         ..QueueDeclareOptions::default()
     };
-    let declared = channel.queue_declare(name(queue)?, options, table);
-    settled(queue, declared).await.map(drop)
+    let answer = channel.queue_declare(name(queue)?, options, table);
+    settled(queue, answer).await.map(drop)
 }
 
 /// Waits for an answer; a refusal because of other arguments names what and why.

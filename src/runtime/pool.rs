@@ -15,7 +15,7 @@ use sluice_proto::job::Identity;
 use sluice_proto::report::{Failure, Origin};
 
 use crate::config::RuntimeConfig;
-use crate::runtime::clock::clock;
+use crate::runtime::clock::{self, Watch};
 use crate::runtime::harness::Conversation;
 use crate::runtime::invocation::{Invocation, Mailbox, Running};
 use crate::runtime::keeper::{Event, Keeper};
@@ -47,11 +47,23 @@ pub struct Status {
     pub loading: u32,
     /// With an identity and nothing to do.
     pub idle: u32,
+    /// The same for a while, and stopped for it.
+    pub paused: u32,
     /// With an identity and at least one claim on it.
     pub busy: u32,
     pub going: u32,
     /// Identities that wait for a runtime.
     pub waiting: u32,
+}
+
+/// What one runtime uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    pub container: String,
+    /// Its own memory, without what it shares with others.
+    pub memory_bytes: u64,
+    /// CPU time used so far, in microseconds.
+    pub cpu_us: u64,
 }
 
 /// A conversation with where its bundle goes.
@@ -78,6 +90,7 @@ pub(super) struct Hold {
 
 enum Claimed<'a> {
     Lease(Lease),
+    Paused(Lease),
     Refused(Failure),
     Lead(Place<'a>),
     Follow(Place<'a>),
@@ -108,8 +121,12 @@ impl Pool {
         shutdown: &Shutdown,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
-        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES).await?;
-        let memory_bytes = config.memory_bytes;
+        let roots = &config.egress.additional_root_cas;
+        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES, roots).await?;
+        let watch = Watch {
+            memory_bytes_max: config.memory_bytes,
+            pause: config.pause,
+        };
         let (events, inbox) = channel::unbounded();
         let ledger = Ledger::new(
             Limits::of(&config),
@@ -132,7 +149,7 @@ impl Pool {
         // Before the first claim: nothing of an earlier life may be left or in the way.
         keeper.heal().await;
         tasks.spawn("runtime keeper", keeper.run(shutdown.clone()));
-        tasks.spawn("runtime clock", clock(Arc::clone(&shared), memory_bytes));
+        tasks.spawn("runtime clock", clock::clock(Arc::clone(&shared), watch));
         Ok(Self { shared })
     }
 
@@ -144,8 +161,21 @@ impl Pool {
         identity: &Identity,
         fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
     ) -> Result<Lease, Failure> {
-        match self.shared.claim(identity) {
-            Claimed::Lease(lease) => Ok(lease),
+        let claimed = loop {
+            match self.shared.claim(identity) {
+                // One that does not wake is retired, and the next claim gets another.
+                Claimed::Paused(lease) if !lease.conversation.wake().await => {
+                    tracing::info!(
+                        container = lease.container(),
+                        "A paused runtime does not wake"
+                    );
+                    lease.conversation.retire();
+                }
+                claimed => break claimed,
+            }
+        };
+        match claimed {
+            Claimed::Lease(lease) | Claimed::Paused(lease) => Ok(lease),
             Claimed::Refused(failure) => Err(failure),
             Claimed::Lead(place) => {
                 // Planned only now that the turn can be taken.
@@ -158,6 +188,16 @@ impl Pool {
 
     pub fn status(&self) -> Status {
         self.shared.ledger().status()
+    }
+
+    /// What each runtime uses that has something to do now. One whose process
+    /// this one cannot see is left out.
+    pub fn uses(&self) -> Vec<Use> {
+        let talking = self.shared.ledger().talking();
+        talking
+            .iter()
+            .filter_map(|handle| clock::usage(&handle.conversation))
+            .collect()
     }
 
     /// Why no new runtime can be had at present, if so.
@@ -208,7 +248,7 @@ impl Lease {
 impl Status {
     /// Containers held.
     pub fn total(&self) -> u32 {
-        self.starting + self.stems + self.loading + self.idle + self.busy + self.going
+        self.starting + self.stems + self.loading + self.idle + self.paused + self.busy + self.going
     }
 }
 
@@ -296,6 +336,9 @@ impl Shared {
         let mut ledger = self.ledger();
         match ledger.claim(identity, Instant::now()) {
             Claim::Warm(number, handle) => Claimed::Lease(self.lease(number, handle, Origin::Warm)),
+            Claim::Paused(number, handle) => {
+                Claimed::Paused(self.lease(number, handle, Origin::Warm))
+            }
             Claim::Refused(failure) => Claimed::Refused(failure),
             Claim::Lead(ticket) => Claimed::Lead(place(ticket)),
             Claim::Follow(ticket) => Claimed::Follow(place(ticket)),

@@ -23,9 +23,9 @@ pub(super) struct Gathered {
 
 const INSERT_JOB: Statement = Statement {
     head: "INSERT INTO jobs (seq, id, pool, project, kind, high, identity, block, timeout_ms, \
-           expires_ms, created_us, state, dispatch, delivery, agent, worker, container, origin, \
+           expires_ms, created_us, replay_of, state, dispatch, delivery, agent, worker, container, origin, \
            dispatched_us, accepted_us, started_us, finished_us, cancel_reason, cancel_us)",
-    columns: 24,
+    columns: 25,
     tail: "",
 };
 const INSERT_PAYLOAD: Statement = Statement {
@@ -154,6 +154,7 @@ fn bind_spec<'q>(query: Bound<'q>, spec: &Spec) -> Bound<'q> {
         .bind(spec.timeout_ms)
         .bind(spec.expires_ms.map(int))
         .bind(int(spec.created_us))
+        .bind(spec.replay_of.clone())
 }
 
 fn bind_progress<'q>(query: Bound<'q>, progress: &Progress) -> Bound<'q> {

@@ -43,6 +43,8 @@ pub struct Spec {
     pub timeout_ms: u32,
     pub expires_ms: Option<u64>,
     pub created_us: u64,
+    /// The job that this one repeats because somebody asked for it again.
+    pub replay_of: Option<String>,
 }
 
 /// What changes while it lives. A write replaces all of it.
@@ -84,6 +86,15 @@ pub struct LogLine {
     pub at_us: u64,
     pub level: String,
     pub text: String,
+}
+
+/// How much one attempt of a job logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSize {
+    pub dispatch: u32,
+    pub delivery: u32,
+    pub lines: u64,
+    pub bytes: u64,
 }
 
 /// One write about a job.
@@ -129,7 +140,7 @@ pub struct Filter {
 const COLUMNS: &str = "j.seq, j.id, j.pool, j.project, j.kind, j.high, j.identity, j.block, \
      j.timeout_ms, j.expires_ms, j.created_us, j.state, j.dispatch, j.delivery, j.agent, \
      j.worker, j.container, j.origin, j.dispatched_us, j.accepted_us, j.started_us, \
-     j.finished_us, j.cancel_reason, j.cancel_us";
+     j.finished_us, j.cancel_reason, j.cancel_us, j.replay_of";
 
 // === impl State ===
 
@@ -207,6 +218,7 @@ fn read(row: &SqliteRow) -> Result<(Spec, Progress), sqlx::Error> {
         timeout_ms: row.try_get(8)?,
         expires_ms: time(9)?,
         created_us: time(10)?.unwrap_or(0),
+        replay_of: text(24)?,
     };
     let word: String = row.try_get(11)?;
     let state = State::parse(&word)
@@ -237,14 +249,14 @@ fn origin(word: &str) -> Option<&'static str> {
 
 fn with_ending(row: &SqliteRow) -> Result<Stored, sqlx::Error> {
     let (spec, progress) = read(row)?;
-    let outcome: Option<Vec<u8>> = row.try_get(24)?;
+    let outcome: Option<Vec<u8>> = row.try_get(25)?;
     let ending = match outcome {
         None => None,
         Some(outcome) => Some(Ending {
             outcome: Arc::new(outcome),
-            hops: row.try_get(25)?,
-            log_bytes_dropped: uint(row.try_get(26)?),
-            sdk_calls: row.try_get(27)?,
+            hops: row.try_get(26)?,
+            log_bytes_dropped: uint(row.try_get(27)?),
+            sdk_calls: row.try_get(28)?,
         }),
     };
     Ok(Stored {
@@ -320,6 +332,26 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// How much each attempt of a job logged.
+    pub async fn log_sizes(&self, seq: i64) -> Result<Vec<LogSize>, Error> {
+        let rows = sqlx::query(
+            "SELECT dispatch, delivery, COUNT(*), SUM(LENGTH(CAST(text AS BLOB))) FROM logs \
+             WHERE job = ? GROUP BY dispatch, delivery ORDER BY dispatch, delivery",
+        )
+        .bind(seq)
+        .fetch_all(&self.readers)
+        .await?;
+        let size = |row: &SqliteRow| {
+            Ok(LogSize {
+                dispatch: row.try_get(0)?,
+                delivery: row.try_get(1)?,
+                lines: uint(row.try_get(2)?),
+                bytes: uint(row.try_get(3)?),
+            })
+        };
+        Ok(rows.iter().map(size).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// Lines of a job's log in order, from line number `skip` on, at most `limit`.

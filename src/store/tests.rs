@@ -46,6 +46,7 @@ impl Open {
 
 fn spec(seq: i64) -> Arc<Spec> {
     Arc::new(Spec {
+        replay_of: None,
         seq,
         id: format!("job-{seq}"),
         pool: "pool".into(),

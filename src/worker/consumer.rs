@@ -148,6 +148,10 @@ impl Consumer {
                         self.office.table().cancel(job, &reason, now);
                     }
                 }
+                Control::Tell => self.office.asked.update(|asked| {
+                    *asked += 1;
+                    true
+                }),
             }
         }
     }

@@ -47,6 +47,12 @@ pub trait Desk: Send + Sync {
     /// The attempt the job is at now; it rises when a delivery is adopted.
     fn attempt(&self) -> Attempt;
 
+    /// A runtime was claimed.
+    fn claimed(&self, runtime: &RuntimeUse);
+
+    /// The invocation wrote a line.
+    fn logged(&self, text: &str);
+
     /// Sends a `Started` or a `Log`. Resolves when that is done with, one way
     /// or the other; the next one is sent only then.
     fn report(&self, body: Body) -> BoxFuture<'static, ()>;
@@ -123,6 +129,7 @@ impl JobRunner {
             container: lease.container().to_owned(),
             origin: lease.origin(),
         };
+        desk.claimed(&runtime);
         let invocation = Invocation {
             kind: job.kind,
             payload: job.payload.clone(),

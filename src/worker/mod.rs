@@ -19,8 +19,8 @@
 //! | `consumer` | one link after the other, and what comes in by each |
 //! | `office` | one job from its delivery to its settlement |
 //! | `job_runner`, `conversation`, `log_streamer` | one job in one runtime, without a broker |
-//! | `table`, `memory`, `verdict` | the policy, pure |
-//! | `posture` | where the worker stands, and its presence |
+//! | `table`, `memory`, `verdict`, `redaction` | the policy, pure |
+//! | `posture`, `sights` | where the worker stands, its presence, and what it tells of its jobs |
 //! | `links`, `watch` | the link there is now; a value others wait for |
 
 mod consumer;
@@ -29,13 +29,15 @@ mod office;
 mod conversation;
 mod job_runner;
 mod log_streamer;
+mod redaction;
 
 mod memory;
-mod table;
+pub mod table;
 mod verdict;
 
 mod links;
 mod posture;
+mod sights;
 mod watch;
 
 use std::sync::Arc;
@@ -219,6 +221,7 @@ impl Worker {
                 self.config.runtime.mounts_dir.clone(),
             ],
             disk_free_bytes_min: self.config.disk_free_bytes_min,
+            data_dir: self.config.data_dir.clone(),
         }
     }
 

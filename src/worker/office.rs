@@ -20,14 +20,16 @@ use futures::future::BoxFuture;
 
 use sluice_proto::ids::JobId;
 use sluice_proto::job::{Attempt, Job};
-use sluice_proto::report::{Body, Cause, Failure, Finished, Hops, Outcome, Report};
+use sluice_proto::report::{Body, Cause, Failure, Finished, Hops, Outcome, Report, RuntimeUse};
 
 use crate::queue::Delivery;
 use crate::telemetry::now_us;
 use crate::worker::job_runner::{Desk, End, JobRunner, Ran};
 use crate::worker::links::{Links, Unpublished};
+use crate::worker::sights::Sights;
 use crate::worker::table::{How, Settled, Start, Table};
 use crate::worker::verdict::{self, Verdict};
+use crate::worker::watch::Watch;
 
 /// What all slots of a worker share.
 pub struct Office {
@@ -35,7 +37,10 @@ pub struct Office {
     pub name: String,
     pub links: Links,
     pub runner: JobRunner,
+    /// How often somebody asked what is held here.
+    pub asked: Watch<u64>,
     table: Mutex<Table<Hold>>,
+    sights: Mutex<Sights>,
 }
 
 /// A delivery and the link it came by, outside of which it is void.
@@ -58,13 +63,20 @@ impl Office {
             name,
             links: Links::new(),
             runner,
+            asked: Watch::new(0),
             table: Mutex::new(Table::default()),
+            sights: Mutex::default(),
         }
     }
 
     /// Held for look-ups alone, never over an await.
     pub fn table(&self) -> MutexGuard<'_, Table<Hold>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held for look-ups alone, never over an await, and never beside the table.
+    pub fn sights(&self) -> MutexGuard<'_, Sights> {
+        self.sights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The life of one slot: one job after the other, until no more can come or
@@ -105,10 +117,12 @@ impl Office {
                     job: job.clone(),
                 };
                 let begun = Instant::now();
+                self.sights().began(&hold.delivery.item, hops.delivered_us);
                 let mut ran = self
                     .runner
                     .run(&hold.delivery.item, hops, &place, abort)
                     .await;
+                self.sights().left(job);
                 self.note(job, &ran, begun);
                 let cancelled = self.table().cancelled(job);
                 let end = std::mem::replace(&mut ran.end, End::Aborted);
@@ -154,6 +168,7 @@ impl Office {
     async fn carry_out(self: &Arc<Self>, job: &JobId, hold: Hold, verdict: Verdict, ran: Ran) {
         match verdict {
             Verdict::Report(outcome) => {
+                self.tally(&hold, &outcome);
                 if let Some(adopted) = self.report_end(job, finished(ran, outcome)).await {
                     self.ack_all([Some(hold), adopted]).await;
                 }
@@ -161,7 +176,9 @@ impl Office {
             Verdict::ReportAndBury(failure) => {
                 tracing::warn!(job.id = %job, cause = %failure.cause, "A job is given up; it goes to the dead letters");
                 let (cause, reason) = (failure.cause, failure.message.clone());
-                let end = finished(ran, Outcome::Failed(failure));
+                let outcome = Outcome::Failed(failure);
+                self.tally(&hold, &outcome);
+                let end = finished(ran, outcome);
                 if let Some(adopted) = self.report_end(job, end).await {
                     let hold = self.newest(hold, adopted).await;
                     self.bury(job, hold, cause, &reason).await;
@@ -174,8 +191,14 @@ impl Office {
                 let Some(link) = self.links.if_still(hold.link) else {
                     return;
                 };
+                let attempt = Attempt {
+                    dispatch: hold.delivery.item.dispatch,
+                    delivery: hold.delivery.delivery,
+                };
                 if let Err(error) = Box::pin(hold.delivery.retry(&link)).await {
                     tracing::warn!(job.id = %job, %error, "A job could not be put into the retry queue; the broker delivers it again");
+                } else {
+                    self.sights().retried(job, attempt, failure.cause, now_us());
                 }
             }
             Verdict::Requeue => {
@@ -185,6 +208,12 @@ impl Office {
                 }
             }
         }
+    }
+
+    fn tally(&self, hold: &Hold, outcome: &Outcome) {
+        let took_us = now_us().saturating_sub(hold.delivery.delivered_us);
+        let kind = hold.delivery.item.kind;
+        self.sights().ended(kind, outcome, took_us);
     }
 
     /// Reports the end of a job until it is confirmed for the latest dispatch
@@ -291,6 +320,14 @@ fn without_content(why: &str) -> Finished {
 impl Desk for Place {
     fn attempt(&self) -> Attempt {
         self.office.table().attempt(&self.job).unwrap_or_default()
+    }
+
+    fn claimed(&self, runtime: &RuntimeUse) {
+        self.office.sights().claimed(&self.job, runtime);
+    }
+
+    fn logged(&self, text: &str) {
+        self.office.sights().logged(&self.job, text);
     }
 
     fn report(&self, body: Body) -> BoxFuture<'static, ()> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures::{FutureExt, select_biased};
 
-use sluice_proto::queue::{PRESENCE_MS, Presence, WorkerState};
+use sluice_proto::queue::{ContainerUse, HELD_JOBS_MAX, Holds, PRESENCE_MS, Presence, WorkerState};
 
+use crate::pause::{self, Mode};
 use crate::runtime::pool::Pool;
 use crate::shutdown::unblock;
 use crate::telemetry::now_us;
@@ -31,6 +32,8 @@ pub struct Presenter {
     /// Where room is needed.
     pub dirs: Vec<PathBuf>,
     pub disk_free_bytes_min: u64,
+    /// Where an order to pause would lie.
+    pub data_dir: PathBuf,
 }
 
 // === impl Posture ===
@@ -52,20 +55,23 @@ impl Presenter {
     /// Says how the worker is, every [`PRESENCE_MS`], on every change and on every
     /// new link, until it has stopped.
     pub async fn run(self) {
-        let mut link_seen = 0;
+        let (mut link_seen, mut told) = (0, 0);
         loop {
             self.look().await;
             let posture = self.posture.get();
+            let asked = self.office.asked.get();
             if let Some((number, _)) = self.office.links.now() {
                 link_seen = number;
             }
-            self.say(&posture).await;
+            self.say(&posture, asked != told).await;
+            told = asked;
             if posture.state == WorkerState::Stopped {
                 return;
             }
             // A change that comes while this turn is at work differs from what it saw.
             select_biased! {
                 () = self.posture.wait(|now| (*now != posture).then_some(())).fuse() => {}
+                () = self.office.asked.wait(|now| (*now != told).then_some(())).fuse() => {}
                 link = self.office.links.next(link_seen).fuse() => {
                     if link.is_none() {
                         return;
@@ -82,7 +88,14 @@ impl Presenter {
             Some(why) => Some(why),
             None => match self.blocked() {
                 Some(why) => Some(why),
-                None => disk_low(self.dirs.clone(), self.disk_free_bytes_min).await,
+                None => {
+                    standing_in_the_way(
+                        self.dirs.clone(),
+                        self.disk_free_bytes_min,
+                        self.data_dir.clone(),
+                    )
+                    .await
+                }
             },
         };
         self.posture.update(|posture| {
@@ -103,14 +116,57 @@ impl Presenter {
         });
     }
 
+    /// What this worker holds and has done.
+    fn holds(&self) -> Holds {
+        let mut held: Vec<_> = self
+            .office
+            .table()
+            .held()
+            .map(|(job, attempt, running)| (job.clone(), attempt, running))
+            .collect();
+        let total = held.len();
+        held.sort_by_key(|(_, _, running)| !running);
+        held.truncate(HELD_JOBS_MAX);
+        let status = self.pool.status();
+        let states = [
+            ("starting", status.starting),
+            ("stem", status.stems),
+            ("loading", status.loading),
+            ("idle", status.idle),
+            ("busy", status.busy),
+            ("going", status.going),
+        ];
+        let uses = self.pool.uses().into_iter();
+        let sights = self.office.sights();
+        Holds {
+            jobs: held
+                .iter()
+                .map(|(job, attempt, running)| sights.held(job, *attempt, *running))
+                .collect(),
+            jobs_total: u32::try_from(total).unwrap_or(u32::MAX),
+            retried: sights.lately_retried(now_us()),
+            tallies: sights.tallies(),
+            runtimes: states
+                .map(|(state, count)| (state.to_owned(), count))
+                .into(),
+            containers: uses
+                .map(|used| ContainerUse {
+                    container: used.container,
+                    memory_bytes: used.memory_bytes,
+                    cpu_us: used.cpu_us,
+                })
+                .collect(),
+        }
+    }
+
     fn blocked(&self) -> Option<String> {
         let (_, link) = self.office.links.now()?;
         let why = link.blocked()?;
         Some(format!("The broker takes no messages: {why}"))
     }
 
-    async fn say(&self, posture: &Posture) {
-        let Some((_, link)) = self.office.links.now() else {
+    async fn say(&self, posture: &Posture, asked: bool) {
+        let Some((number, link)) = self.office.links.now() else {
             return;
         };
         // A blocked broker reads nothing, and what is written to it waits.
@@ -126,6 +182,8 @@ impl Presenter {
             runtimes: self.pool.status().total(),
             refusing: posture.refusing.clone(),
             at_us: now_us(),
+            link: number,
+            holds: asked.then(|| Box::new(self.holds())),
         };
         if let Err(error) = link.publish_presence(&presence).await {
             tracing::debug!(worker = %self.office.name, %error, "A presence was not published");
@@ -133,9 +191,16 @@ impl Presenter {
     }
 }
 
-/// Why there is too little room, if so.
-async fn disk_low(dirs: Vec<PathBuf>, free_bytes_min: u64) -> Option<String> {
+/// An order to pause, or too little room: why no work is taken, if so.
+async fn standing_in_the_way(
+    dirs: Vec<PathBuf>,
+    free_bytes_min: u64,
+    data_dir: PathBuf,
+) -> Option<String> {
     unblock(move || {
+        if let Some(order) = pause::read(&data_dir).filter(|order| order.mode == Mode::Paused) {
+            return Some(order.sentence());
+        }
         dirs.iter().find_map(|dir| {
             let free = free_bytes(dir)?;
             too_little(dir, free, free_bytes_min)

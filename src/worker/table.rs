@@ -249,6 +249,13 @@ impl<D> Table<D> {
             .collect()
     }
 
+    /// Every job that is here, with its attempt and whether a slot has it.
+    pub fn held(&self) -> impl Iterator<Item = (&JobId, Attempt, bool)> {
+        self.held
+            .iter()
+            .map(|(job, held)| (job, held.attempt, held.in_slot))
+    }
+
     /// Jobs in slots.
     pub fn in_slots(&self) -> usize {
         self.held.values().filter(|held| held.in_slot).count()

@@ -297,6 +297,8 @@ pub fn presence(refusing: Option<&str>) -> Presence {
         runtimes: 0,
         refusing: refusing.map(str::to_owned),
         at_us: now_us(),
+        link: 1,
+        holds: None,
     }
 }
 

@@ -369,6 +369,11 @@ impl House {
             .expect("the gateway answers")
     }
 
+    /// The gateway's HTTP address.
+    pub fn http(&self) -> &str {
+        &self.control.http
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

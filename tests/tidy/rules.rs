@@ -8,19 +8,22 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("backoff", BASE),
     ("config", BASE),
     ("egress", BASE),
+    ("pause", BASE),
     ("shutdown", BASE),
     ("telemetry", BASE),
     // The doors.
     ("api_client", BASE),
+    ("http", BASE),
     ("queue", BASE),
     ("runtime", BASE),
     ("store", BASE),
     ("wire", BASE),
     // The roles, with the doors beside them.
-    ("gateway", &["store", "wire"]),
+    ("gateway", &["http", "store", "wire"]),
     ("bridge", &["queue", "wire"]),
     ("worker", &["api_client", "queue", "runtime"]),
-    ("agent", &["queue", "runtime"]),
+    // Its local API asks broker and gateway, and is served over HTTP.
+    ("agent", &["api_client", "http", "queue", "runtime"]),
     // What a person types may use everything.
     ("cli", EVERYTHING),
     ("lib", EVERYTHING),
@@ -32,6 +35,7 @@ pub const BASE: &[&str] = &[
     "backoff",
     "config",
     "egress",
+    "pause",
     "shutdown",
     "telemetry",
 ];
@@ -49,7 +53,9 @@ pub const FOREIGN: &[(&str, &[&str])] = &[
     ("async_compat", &["runtime"]),
     ("surf", &["api_client"]),
     ("isahc", &["api_client", "runtime"]),
-    ("trillium*", &["gateway"]),
+    // Two roles serve HTTP, so its door is a room of its own.
+    ("trillium*", &["http"]),
+    ("ratatui", &["cli"]),
     ("clap", &["cli", "main"]),
     ("tracing_subscriber", &["telemetry", "config"]),
     ("async_signal", &["shutdown"]),

@@ -2,7 +2,9 @@
 
 use sluice_proto::codec::QUEUE_MESSAGE_BYTES_MAX;
 use sluice_proto::job::Attempt;
-use sluice_proto::queue::{Control, Presence, WorkerState};
+use sluice_proto::queue::{
+    ContainerUse, Control, HeldJob, Holds, Presence, RetriedJob, Tally, WorkerState,
+};
 use sluice_proto::report::{
     Body, Cause, Failure, Finished, Hops, Level, LogLine, Origin, Outcome, Report, RuntimeUse,
 };
@@ -36,6 +38,12 @@ pub fn samples() -> Vec<Sample> {
         &cancel,
         QUEUE_MESSAGE_BYTES_MAX,
     ));
+    samples.push(sample(
+        "queue.control.tell",
+        &Control::Tell,
+        QUEUE_MESSAGE_BYTES_MAX,
+    ));
+    samples.push(holding());
     for state in [
         WorkerState::Starting,
         WorkerState::Running,
@@ -62,12 +70,67 @@ fn presence(state: WorkerState) -> Sample {
         runtimes: 5,
         refusing: (state == WorkerState::Starting).then(|| "Podman does not answer".to_owned()),
         at_us: 1_764_000_000_500_000,
+        link: 0,
+        holds: None,
     };
     sample(
         &format!("queue.presence.{name}"),
         &presence,
         QUEUE_MESSAGE_BYTES_MAX,
     )
+}
+
+/// A worker that was asked what it holds.
+fn holding() -> Sample {
+    let attempt = Attempt {
+        dispatch: 2,
+        delivery: 1,
+    };
+    let holds = Holds {
+        jobs: vec![HeldJob {
+            job: job_id(),
+            attempt,
+            kind: "event".to_owned(),
+            identity: "app:i@0123456789ab".to_owned(),
+            running: true,
+            since_us: 1_764_000_000_200_000,
+            timeout_ms: 30_000,
+            runtime: Some(runtime(Origin::Warm)),
+            last_line: Some("zwölf Boxkämpfer".to_owned()),
+        }],
+        jobs_total: 1,
+        retried: vec![RetriedJob {
+            job: job_id(),
+            attempt,
+            cause: Cause::Collateral,
+            at_us: 1_764_000_000_300_000,
+        }],
+        tallies: vec![Tally {
+            kind: "event".to_owned(),
+            outcome: "succeeded".to_owned(),
+            jobs: 3,
+            took_us: 12_000,
+            buckets: vec![0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        }],
+        runtimes: vec![("busy".to_owned(), 1), ("stem".to_owned(), 3)],
+        containers: vec![ContainerUse {
+            container: "sluice-aa-0-bb".to_owned(),
+            memory_bytes: 50_000_000,
+            cpu_us: 1_250_000,
+        }],
+    };
+    let presence = Presence {
+        worker: "host-1/4711/0".to_owned(),
+        state: WorkerState::Running,
+        slots: 64,
+        in_flight: 1,
+        runtimes: 4,
+        refusing: None,
+        at_us: 1_764_000_000_500_000,
+        link: 2,
+        holds: Some(Box::new(holds)),
+    };
+    sample("queue.presence.holding", &presence, QUEUE_MESSAGE_BYTES_MAX)
 }
 
 pub fn report(body: Body) -> Report {

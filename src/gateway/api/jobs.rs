@@ -29,7 +29,7 @@ const CALLS_MAX: u32 = 1_000;
 const REASON_BYTES_MAX: usize = 1_024;
 
 /// A job that the caller may see, live or ended.
-enum Found {
+pub(in crate::gateway) enum Found {
     Live(Value),
     Ended(Box<Stored>),
 }
@@ -116,7 +116,10 @@ pub async fn list(gateway: &Gateway, caller: &Caller, head: &Head) -> Result<Rep
         projects: project
             .map(|project| vec![project])
             .or_else(|| caller.projects()),
-        pool: head.query("pool").map(str::to_owned),
+        pool: caller
+            .pool()
+            .or_else(|| head.query("pool"))
+            .map(str::to_owned),
         state,
         kind: head.query("kind").map(str::to_owned),
         before: before.and_then(|before| i64::try_from(before).ok()),
@@ -139,13 +142,19 @@ pub async fn list(gateway: &Gateway, caller: &Caller, head: &Head) -> Result<Rep
 }
 
 pub async fn trace(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
-    let trace = match find(gateway, caller, id).await? {
-        Found::Ended(job) => view::trace(&job.spec, &job.progress, job.ending.as_ref()),
+    let (mut trace, seq) = match find(gateway, caller, id).await? {
+        Found::Ended(job) => (
+            view::trace(&job.spec, &job.progress, job.ending.as_ref()),
+            job.spec.seq,
+        ),
         Found::Live(_) => match gateway.line.look(id) {
-            Some((spec, progress, _)) => view::trace(&spec, &progress, None),
+            Some((spec, progress, _)) => (view::trace(&spec, &progress, None), spec.seq),
             None => return Err(ApiError::not_found(format!("job {id}"))),
         },
     };
+    let calls = gateway.store.calls(seq, CALLS_MAX).await?;
+    let logs = gateway.store.log_sizes(seq).await?;
+    view::add_traces(&mut trace, &calls, &logs);
     Ok(Reply::data(&trace))
 }
 
@@ -250,9 +259,13 @@ fn wait(head: &Head) -> Result<Option<Duration>, ApiError> {
     Ok(wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_S_MAX))))
 }
 
-async fn find(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Found, ApiError> {
+pub(in crate::gateway) async fn find(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    id: &str,
+) -> Result<Found, ApiError> {
     if let Some((spec, progress, _)) = gateway.line.look(id) {
-        caller.project(&spec.project)?;
+        caller.job(&spec)?;
         let waiting = (progress.state == State::Queued).then(|| {
             let revoked = gateway.directory.is_revoked(&spec.pool);
             gateway.line.waiting(&spec.pool, id, revoked)
@@ -268,7 +281,7 @@ async fn find(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Found
         .job(id)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("job {id}")))?;
-    caller.project(&stored.spec.project)?;
+    caller.job(&stored.spec)?;
     Ok(Found::Ended(Box::new(stored)))
 }
 

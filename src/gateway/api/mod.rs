@@ -1,7 +1,7 @@
 //! The API of people and programs: `/api/v1/…`, a file per noun.
 
 mod apps;
-mod jobs;
+pub(in crate::gateway) mod jobs;
 mod keys;
 mod pools;
 mod projects;

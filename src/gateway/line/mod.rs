@@ -16,7 +16,9 @@
 //! sees the writes in the order of the events; never across an await.
 
 mod endings;
+mod events;
 mod lease;
+mod looks;
 mod reports;
 mod sessions;
 mod slot;
@@ -39,6 +41,7 @@ use crate::store::jobs::{JobWrite, Progress, Spec};
 use crate::telemetry::now_us;
 
 pub use crate::gateway::line::endings::Cancelled;
+pub use crate::gateway::line::looks::Wanted;
 pub use crate::gateway::line::sessions::Peer;
 use crate::gateway::line::state::{Inner, Live};
 
@@ -186,6 +189,16 @@ impl Line {
 
     /// Takes a job. If a session has room it is handed out in the same commit.
     pub fn create(self: &Arc<Self>, new: NewJob, wait: bool) -> Result<Created, Full> {
+        self.create_as(new, wait, None)
+    }
+
+    /// The same for a job that repeats an earlier one.
+    pub fn create_as(
+        self: &Arc<Self>,
+        new: NewJob,
+        wait: bool,
+        replay_of: Option<String>,
+    ) -> Result<Created, Full> {
         let id = crate::gateway::directory::new_id();
         let payload = Arc::new(new.payload);
         let (told, committed) = oneshot::channel();
@@ -203,6 +216,7 @@ impl Line {
             timeout_ms: new.timeout_ms,
             expires_ms: new.expires_ms,
             created_us: now_us(),
+            replay_of,
         });
         let mut plan = Plan::default();
         plan.writes.push(JobWrite::Create {

@@ -1,13 +1,14 @@
 //! What the line holds: live jobs, ready queues, counters. Every method runs under the line's lock.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use futures::channel::oneshot;
 use sluice_proto::job::{Attempt, Identity, Kind};
 
 use crate::gateway::lifecycle::{Applied, Event, JobState};
+use crate::gateway::line::events::Events;
 use crate::gateway::line::slot::Slot;
 use crate::gateway::line::{Ended, Full, Limits, Plan, view};
 use crate::store::jobs::{Ending, JobWrite, Progress, Spec, State};
@@ -27,6 +28,7 @@ pub(super) struct Inner {
     held: HashMap<(String, Arc<str>), u64>,
     /// Reports that were refused, by reason.
     pub denied: HashMap<&'static str, u64>,
+    pub events: Events,
 }
 
 /// Something to be looked at, at a certain time.
@@ -64,6 +66,10 @@ pub(super) struct PoolLine {
     normal: VecDeque<String>,
     pub queued: usize,
     pub sessions: Vec<Slot>,
+    /// Jobs that have not ended, by state and then oldest first: for whoever looks.
+    pub by_state: [BTreeMap<i64, Arc<Spec>>; LIVE_STATES.len()],
+    /// Jobs that came to each state, ever since the gateway started.
+    pub passed: HashMap<&'static str, u64>,
     /// Jobs whose end was asked for and is not known.
     pub cancelling: HashSet<String>,
 }
@@ -82,6 +88,7 @@ impl Inner {
             payload_bytes_held: 0,
             held: HashMap::new(),
             denied: HashMap::new(),
+            events: Events::default(),
         }
     }
 
@@ -126,6 +133,8 @@ impl Inner {
             self.deadlines
                 .push(Reverse((at, Deadline::Expires(spec.id.clone()))));
         }
+        self.events.note(&spec, State::Queued, live.state.attempt);
+        self.pool(&spec.pool).moved(&spec, None, State::Queued);
         self.live.insert(spec.id.clone(), live);
         self.count_queued(&spec, true);
         self.pool(&spec.pool).push(spec.id.clone(), spec.high);
@@ -149,7 +158,8 @@ impl Inner {
         }
         match live.state.phase {
             State::Queued => self.add(live),
-            _ => {
+            state => {
+                self.pool(&spec.pool).moved(&spec, None, state);
                 if let Some(agent) = live.progress.agent.clone() {
                     self.away.insert((spec.pool.clone(), agent), now_ms());
                 }
@@ -193,6 +203,11 @@ impl Inner {
         };
         live.state = after;
         let spec = live.spec.clone();
+        if before.phase != after.phase {
+            self.events.note(&spec, after.phase, after.attempt);
+            self.pool(&spec.pool)
+                .moved(&spec, Some(before.phase), after.phase);
+        }
         if before.phase == State::Queued && after.phase != State::Queued {
             self.count_queued(&spec, false);
         }
@@ -262,9 +277,35 @@ fn is_held(phase: State) -> bool {
     matches!(phase, State::Accepted | State::Started)
 }
 
+/// The states of a job that has not ended, in their order.
+pub(super) const LIVE_STATES: [State; 4] = [
+    State::Queued,
+    State::Dispatched,
+    State::Accepted,
+    State::Started,
+];
+
 // === impl PoolLine ===
 
 impl PoolLine {
+    /// A job came from one state into another.
+    fn moved(&mut self, spec: &Arc<Spec>, from: Option<State>, to: State) {
+        let at = |state| LIVE_STATES.iter().position(|live| *live == state);
+        if let Some(at) = from.and_then(at) {
+            self.by_state[at].remove(&spec.seq);
+        }
+        if let Some(at) = at(to) {
+            self.by_state[at].insert(spec.seq, spec.clone());
+        }
+        *self.passed.entry(to.as_str()).or_default() += 1;
+    }
+
+    /// Jobs in one live state, oldest first.
+    pub(super) fn in_state(&self, state: State) -> Option<&BTreeMap<i64, Arc<Spec>>> {
+        let at = LIVE_STATES.iter().position(|live| *live == state)?;
+        Some(&self.by_state[at])
+    }
+
     /// A job that is ready, behind the others of its priority.
     pub(super) fn push(&mut self, id: String, high: bool) {
         self.queue(high).push_back(id);

@@ -1,11 +1,14 @@
 //! How jobs look from outside: the job object, its trace, its outcome.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use sluice_proto::job::Attempt;
 use sluice_proto::report::{Failure, Hops, Outcome};
 
 use crate::gateway::dispatch::Waiting;
-use crate::store::jobs::{Ending, Progress, Spec};
+use crate::store::calls::Call;
+use crate::store::jobs::{Ending, LogSize, Progress, Spec};
 
 /// The job object without its outcome.
 fn object(spec: &Spec, progress: &Progress) -> Map<String, Value> {
@@ -29,7 +32,12 @@ fn object(spec: &Spec, progress: &Progress) -> Map<String, Value> {
         "finished_us": progress.finished_us,
     });
     match value {
-        Value::Object(object) => object,
+        Value::Object(mut object) => {
+            if let Some(original) = &spec.replay_of {
+                object.insert("replay_of".into(), json!(original));
+            }
+            object
+        }
         _ => Map::new(),
     }
 }
@@ -143,12 +151,61 @@ pub fn trace(spec: &Spec, progress: &Progress, ending: Option<&Ending>) -> Value
             hop
         })
         .collect();
-    json!({"job": spec.id, "hops": hops})
+    json!({
+        "job": spec.id,
+        "kind": spec.kind,
+        "state": progress.state.as_str(),
+        "attempt": (progress.dispatch > 0).then(|| attempt.to_string()),
+        "worker": progress.worker.as_deref(),
+        "container": progress.container.as_deref(),
+        "origin": progress.origin,
+        "replay_of": spec.replay_of,
+        "log_bytes_dropped": ending.map(|ending| ending.log_bytes_dropped),
+        "hops": hops,
+    })
+}
+
+/// Adds what each attempt of a job left behind: its SDK calls and its log. Of an
+/// attempt that was given up this is all there is.
+pub fn add_traces(trace: &mut Value, calls: &[Call], logs: &[LogSize]) {
+    let mut attempts = BTreeMap::<(u32, u32), (u64, u64, u64)>::new();
+    for log in logs {
+        let entry = attempts.entry((log.dispatch, log.delivery)).or_default();
+        (entry.0, entry.1) = (log.lines, log.bytes);
+    }
+    let mut listed = Vec::with_capacity(calls.len());
+    for call in calls {
+        let number = &call.number;
+        let entry = attempts.entry((number.dispatch, number.delivery));
+        entry.or_default().2 += 1;
+        listed.push(json!({
+            "number": number.number,
+            "attempt": format!("{}.{}", number.dispatch, number.delivery),
+            "method": call.method,
+            "at_us": call.at_us,
+            "error": call.error,
+        }));
+    }
+    trace["calls"] = listed.into();
+    trace["log_bytes"] = logs.iter().map(|log| log.bytes).sum::<u64>().into();
+    trace["attempts"] = attempts
+        .into_iter()
+        .map(|((dispatch, delivery), (lines, bytes, calls))| {
+            json!({
+                "attempt": format!("{dispatch}.{delivery}"),
+                "log_lines": lines,
+                "log_bytes": bytes,
+                "calls": calls,
+            })
+        })
+        .collect();
 }
 
 #[cfg(test)]
 mod tests {
     use sluice_proto::report::Cause;
+
+    use crate::store::calls::Number;
 
     use super::*;
 
@@ -165,6 +222,7 @@ mod tests {
             timeout_ms: 1,
             expires_ms: None,
             created_us: 10,
+            replay_of: None,
         }
     }
 
@@ -216,5 +274,39 @@ mod tests {
         let times: Vec<_> = hops.iter().map(|hop| hop["at_us"].as_u64()).collect();
         assert!(times.is_sorted() && times.len() == 10, "{trace}");
         assert_eq!(hops[3]["attempt"], "2.1");
+    }
+
+    #[test]
+    fn a_trace_tells_attempts_apart_by_what_they_left() {
+        let mut trace = json!({});
+        let number = |dispatch, number| Number {
+            job: 1,
+            dispatch,
+            delivery: 1,
+            number,
+        };
+        let calls = [number(1, 0), number(2, 0), number(2, 1)].map(|number| Call {
+            number,
+            at_us: 5,
+            method: "kv.app.get".into(),
+            args: None,
+            answer: None,
+            error: None,
+        });
+        let log = LogSize {
+            dispatch: 1,
+            delivery: 1,
+            lines: 3,
+            bytes: 40,
+        };
+        add_traces(&mut trace, &calls, &[log]);
+        let expected = json!([
+            {"attempt": "1.1", "log_lines": 3, "log_bytes": 40, "calls": 1},
+            {"attempt": "2.1", "log_lines": 0, "log_bytes": 0, "calls": 2},
+        ]);
+        assert_eq!(
+            (&trace["attempts"], &trace["log_bytes"]),
+            (&expected, &json!(40))
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use trillium::Conn;
 
-use crate::gateway::error::ApiError;
+use crate::http::ApiError;
 use crate::limit;
 
 /// How long a body may take to arrive.
