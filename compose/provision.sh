@@ -27,6 +27,7 @@ main() {
   make_user
   give_subordinate_ids
   make_runtime_dir
+  open_tun
   configure_podman
   [ "$build" = no ] || check_rust
 }
@@ -36,15 +37,23 @@ want() {
   PATH=$TARGET_PATH command -v "$1" >/dev/null || MISSING+=("$2")
 }
 
+# Whether the distribution has a package, as far as its lists are here.
+apt_has() {
+  PATH=$TARGET_PATH command -v apt-cache >/dev/null && [ -n "$(apt-cache search --names-only "^$1\$" 2>/dev/null)" ]
+}
+
 install_packages() {
   MISSING=()
   want podman podman
   want newuidmap uidmap
-  PATH=$TARGET_PATH command -v pasta >/dev/null || want slirp4netns slirp4netns
+  want slirp4netns slirp4netns
   want runc runc
   want crun crun
   want ip iproute2
+  want nft nftables
   want nsenter util-linux
+  # gVisor is for those who ask for it; not every distribution has it.
+  ! apt_has runsc || want runsc runsc
   want openssl openssl
   want tar tar
   [ -e /etc/ssl/certs/ca-certificates.crt ] || MISSING+=(ca-certificates)
@@ -152,6 +161,23 @@ make_runtime_dir() {
   say "making $dir"
   "${SUDO[@]}" install -d -m 0755 "$(dirname "$dir")"
   "${SUDO[@]}" install -d -m 0700 -o "$TARGET_USER" -g "$(id -g "$TARGET_USER")" "$dir"
+}
+
+# slirp4netns makes each app's interface through it. udev opens it to all; where
+# there is no udev, it is root's alone.
+open_tun() {
+  local tun=/dev/net/tun
+  as_user test -r $tun -a -w $tun && return
+  [ -e $tun ] || "${SUDO[@]}" modprobe tun 2>/dev/null || true
+  if [ ! -e $tun ]; then
+    say "making $tun"
+    "${SUDO[@]}" install -d -m 0755 /dev/net
+    "${SUDO[@]}" mknod $tun c 10 200 || true
+  fi
+  as_user test -r $tun -a -w $tun && return
+  say "opening $tun to all users, as udev would"
+  "${SUDO[@]}" chmod 0666 $tun ||
+    say "$tun stays closed: apps get no network here; set SLUICE_RUNTIME_NETWORK=none"
 }
 
 configure_podman() {

@@ -5,6 +5,7 @@
 //! is bound; a process that cannot be configured exits with [`EXIT_USAGE`].
 //! `docs/config.md` lists each of [`SETTINGS`], and a test compares the two.
 
+mod reach;
 mod roles;
 mod settings;
 
@@ -15,9 +16,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use url::Url;
 
+pub use reach::{Network, Range, Reach};
 pub use roles::{
-    AdminConfig, AgentConfig, BridgeConfig, EgressConfig, GatewayConfig, LogFormat, Network,
-    RuntimeConfig, TelemetryConfig, WorkerConfig,
+    AdminConfig, AgentConfig, BridgeConfig, EgressConfig, GatewayConfig, LogFormat, RuntimeConfig,
+    Sandbox, TelemetryConfig, WorkerConfig,
 };
 pub use settings::{RUNTIME_IMAGE_DEFAULT, SETTINGS, Setting};
 
@@ -145,17 +147,7 @@ impl<'a> Reader<'a> {
 
     pub fn runtime(&mut self) -> RuntimeConfig {
         let data_dir = self.data_dir();
-        let network = match self.text_or("SLUICE_RUNTIME_NETWORK", "full").as_str() {
-            "none" => Network::None,
-            "full" => Network::Full,
-            other => {
-                self.complain(
-                    "SLUICE_RUNTIME_NETWORK",
-                    &format!("is `{other}`: say `none` or `full`"),
-                );
-                Network::None
-            }
-        };
+        let (network, reach) = self.network();
         RuntimeConfig {
             image: self.text_or("FLOWS_RUNTIME_IMAGE", RUNTIME_IMAGE_DEFAULT),
             podman_url: self.get("CONTAINER_HOST").unwrap_or_else(|| {
@@ -173,7 +165,24 @@ impl<'a> Reader<'a> {
             cpus: self.number("SLUICE_RUNTIME_CPUS", 1, 1, 1_024),
             pids: self.number("SLUICE_RUNTIME_PIDS", 64, 16, 100_000),
             idle: self.seconds("SLUICE_RUNTIME_IDLE_S", 600),
+            pause: self.seconds("SLUICE_RUNTIME_PAUSE_S", 10),
+            age: self.seconds("SLUICE_RUNTIME_AGE_S", 6 * 3_600),
+            sandbox: self.sandbox(),
             network,
+            reach,
+            egress: self.egress(),
+        }
+    }
+
+    fn sandbox(&mut self) -> Sandbox {
+        const NAME: &str = "FLOWS_RUNTIME_SANDBOX";
+        match self.text_or(NAME, "container").as_str() {
+            "container" => Sandbox::Container,
+            "gvisor" => Sandbox::Gvisor,
+            other => {
+                self.complain(NAME, &format!("is `{other}`: say `container` or `gvisor`"));
+                Sandbox::Gvisor
+            }
         }
     }
 
@@ -192,6 +201,7 @@ impl<'a> Reader<'a> {
             amqp_url: self.get("AMQP_URL"),
             podman_url: self.get("CONTAINER_HOST"),
             oci: self.get("SLUICE_RUNTIME_OCI"),
+            sandbox: runtime.sandbox,
             image: runtime.image,
             user_runtime_dir: self.user_runtime_dir(),
             disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),

@@ -13,7 +13,7 @@ use serde_json::json;
 use sluice::config::Network;
 use sluice_proto::report::{Cause, Failure, Origin};
 
-use runtimes::{Engine, House, app, cause, end, flow, serve, start, until, value};
+use runtimes::{Engine, House, app, cause, end, flow, serve, socket, start, until, value};
 
 #[async_std::test]
 async fn a_runtime_is_sealed_and_is_its_identitys_alone() {
@@ -257,7 +257,9 @@ async fn a_restart_of_podman_is_survived_and_said() {
     let mut engine = Engine::start().await;
     let house = House::start(engine.config(), engine.owner()).await;
     let warm = house.flow("warm").await;
-    engine.stop_service();
+    engine.service.kill().expect("the service is ours to kill");
+    engine.service.wait().expect("it ends");
+    std::fs::remove_file(socket(engine.dir.path())).expect("its socket is left");
     assert_eq!(value(&end(start(&warm, "1", 5_000).await).await), 1);
     let failure = house
         .claim(&flow("cold"), "")
@@ -266,7 +268,7 @@ async fn a_restart_of_podman_is_survived_and_said() {
     assert_eq!(failure.cause, Cause::RuntimeUnavailable);
     assert!(failure.message.contains("podman.sock"), "{failure:?}");
     assert_eq!(house.pool.refusing(), Some(failure.message));
-    engine.service = serve(engine.dir.path()).await;
+    engine.service = serve(engine.dir.path(), engine.sandbox).await;
     let back = Instant::now();
     until("Podman is used again", || house.pool.refusing().is_none()).await;
     assert!(
@@ -314,6 +316,102 @@ async fn more_identities_than_runtimes_all_get_their_turn() {
         }
     });
     join_all(jobs).await;
+    house.stop().await;
+}
+
+#[async_std::test]
+async fn a_hundred_identities_on_twelve_runtimes_wait_alike() {
+    const IDENTITIES: usize = 100;
+    let engine = Engine::start().await;
+    let mut config = engine.config();
+    config.runtimes_max = 12;
+    let house = House::start(config, engine.owner()).await;
+    let begun = Instant::now();
+    let all = (0..IDENTITIES).map(|number| {
+        let house = &house;
+        async move {
+            let name = format!("flow {number}");
+            let jobs = (0..20).map(|_| house.evaluate(&name, "'done'", 60_000));
+            for ended in join_all(jobs).await {
+                assert_eq!(value(&ended), "done");
+            }
+            assert!(house.pool.status().total() <= 12, "{:?}", house.pool);
+            begun.elapsed()
+        }
+    });
+    let waits = join_all(all).await;
+    let share = waits.iter().sum::<Duration>() / IDENTITIES as u32;
+    let longest = waits.iter().max().expect("there are some");
+    println!("2,000 jobs in {longest:?}; an identity waits {share:?} on average");
+    assert!(*longest <= share * 3, "{longest:?} against {share:?}");
+    house.stop().await;
+}
+
+#[async_std::test]
+async fn an_idle_runtime_is_paused_and_its_next_call_is_quick() {
+    let engine = Engine::start().await;
+    let mut config = engine.config();
+    config.pause = Duration::from_millis(500);
+    let house = House::start(config, engine.owner()).await;
+    let lease = house.flow("paused").await;
+    let container = lease.container().to_owned();
+    let count = "(globalThis.beats = 0, setInterval(() => globalThis.beats++, 10), 1)";
+    assert_eq!(value(&end(start(&lease, count, 5_000).await).await), 1);
+    drop(lease);
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        until("the pause", || house.pool.status().paused == 1).await;
+        let begun = Instant::now();
+        let lease = house.flow("paused").await;
+        assert_eq!(value(&end(start(&lease, "6 * 7", 5_000).await).await), 42);
+        times.push(begun.elapsed());
+        assert_eq!(
+            (lease.container(), lease.origin()),
+            (&*container, Origin::Warm)
+        );
+    }
+    let resumed = median(times);
+    println!("paused to result {resumed:?}");
+    assert!(resumed < Duration::from_millis(30), "{resumed:?}");
+
+    // While it is paused it does nothing at all.
+    let beats = async || {
+        let lease = house.flow("paused").await;
+        value(&end(start(&lease, "globalThis.beats", 5_000).await).await)
+    };
+    let before = beats().await.as_u64().expect("a number");
+    until("the pause", || house.pool.status().paused == 1).await;
+    async_std::task::sleep(Duration::from_secs(2)).await;
+    let after = beats().await.as_u64().expect("a number");
+    assert!(after - before < 200, "{before} {after}");
+
+    // One that is not there any more when it should wake is replaced, and nobody hears of it.
+    until("the pause", || house.pool.status().paused == 1).await;
+    let kill = ["kill", "--signal", "KILL", &container];
+    let killed = std::process::Command::new("podman").args(kill).output();
+    assert!(killed.expect("podman runs").status.success());
+    assert_eq!(
+        value(&house.evaluate("paused", "'again'", 10_000).await),
+        "again"
+    );
+    house.stop().await;
+}
+
+#[async_std::test]
+async fn an_old_runtime_is_replaced_when_its_last_invocation_ends() {
+    let engine = Engine::start().await;
+    let mut config = engine.config();
+    config.age = Duration::from_millis(800);
+    let house = House::start(config, engine.owner()).await;
+    let lease = house.flow("old").await;
+    let old = lease.container().to_owned();
+    let waits = "new Promise((resolve) => setTimeout(() => resolve('kept'), 2_000))";
+    let kept = start(&lease, waits, 20_000).await;
+    async_std::task::sleep(Duration::from_millis(1_000)).await;
+    let lease = house.flow("old").await;
+    assert_ne!(lease.container(), old, "it was too old for a new claim");
+    assert_eq!(value(&end(kept).await), "kept");
+    drop(lease);
     house.stop().await;
 }
 

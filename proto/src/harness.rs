@@ -135,4 +135,8 @@ pub struct Posture {
     pub seccomp: u8,
     /// Whether `/` could be written.
     pub root_writable: bool,
+    /// The kernel it sees is gVisor's. That one reports neither a filter nor
+    /// `NoNewPrivs`: both are kept outside of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gvisor: bool,
 }

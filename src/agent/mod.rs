@@ -35,7 +35,7 @@ use crate::agent::local_api::LocalApi;
 use crate::agent::podman::{Oci, Plan};
 use crate::agent::supervise::{Fatal, Group, Policy};
 use crate::agent_id;
-use crate::config::{AgentConfig, EXIT_REFUSED, EXIT_USAGE};
+use crate::config::{AgentConfig, EXIT_REFUSED, EXIT_USAGE, Sandbox};
 use crate::shutdown::{Shutdown, Stage, Tasks};
 
 /// How much longer than its own drain limit a child may take before it is cancelled from outside.
@@ -261,6 +261,10 @@ impl Agent {
 
     /// The OCI runtime to use: as told, as found out earlier, or found out now.
     async fn oci(&self) -> anyhow::Result<Oci> {
+        if self.config.sandbox == Sandbox::Gvisor {
+            let dir = std::path::absolute(self.files.dir())?;
+            return podman::gvisor(&dir, self.set("PATH"));
+        }
         if let Some(name) = &self.config.oci {
             return Ok(Oci::Named(name.clone()));
         }

@@ -12,6 +12,7 @@
 //! default one needs a service of its own. Which one works is found out by
 //! running a container, once per boot and Podman version.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::supervise::{Environment, Lifeline, Recipe};
 use crate::config::SETTINGS;
+use crate::runtime::sandbox::gvisor_wrapper;
 
 /// Longest socket path the kernel takes, less what Podman may append.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -204,6 +206,20 @@ pub async fn ready(url: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Writes the script that makes runsc an OCI runtime for this agent, and names it.
+pub fn gvisor(agent_dir: &Path, path: &str) -> anyhow::Result<Oci> {
+    let runsc = path
+        .split(':')
+        .chain(["/usr/bin", "/usr/local/bin"])
+        .map(|dir| Path::new(dir).join("runsc"))
+        .find(|file| file.is_file())
+        .context("FLOWS_RUNTIME_SANDBOX is `gvisor` and runsc is not installed: `apt-get install runsc`, or unset it")?;
+    let wrapper = agent_dir.join("runsc-sluice");
+    std::fs::write(&wrapper, gvisor_wrapper(&runsc))?;
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o700))?;
+    Ok(Oci::Named(wrapper.display().to_string()))
+}
+
 /// Asks a Podman service whether it is there.
 pub async fn ping(url: &str) -> anyhow::Result<()> {
     let path = url
@@ -359,5 +375,20 @@ mod tests {
         let path = socket(&long, Path::new("/run/user/1"), "a-b-c0ffee").expect("a path");
         assert_eq!(path, Path::new("/run/user/1/sluice-c0ffee.sock"));
         assert!(socket(&long, &long, "x").is_err());
+    }
+
+    #[test]
+    fn gvisor_is_a_script_around_the_runsc_that_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("runsc"), "").expect("written");
+        let path = dir.path().display().to_string();
+        let Oci::Named(wrapper) = gvisor(dir.path(), &path).expect("it is found") else {
+            panic!("it has a name");
+        };
+        let text = std::fs::read_to_string(wrapper).expect("it is there");
+        assert!(
+            text.contains(&format!("'{path}/runsc' --ignore-cgroups")),
+            "{text}"
+        );
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::config::{Network, Reach};
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
     /// An `EnvFilter` directive list.
@@ -90,15 +92,24 @@ pub struct RuntimeConfig {
     pub cpus: u32,
     pub pids: u32,
     pub idle: Duration,
+    /// After so long without an invocation a runtime is stopped in its tracks.
+    pub pause: Duration,
+    /// A runtime that is older gets no new invocation.
+    pub age: Duration,
+    pub sandbox: Sandbox,
     pub network: Network,
+    pub reach: Reach,
+    /// How apps leave the host, where they have a network.
+    pub egress: EgressConfig,
 }
 
-/// What an app's runtime can reach. A flow's runtime reaches nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Network {
-    None,
-    /// Everything but link-local and metadata addresses, the host's loopback and other containers.
-    Full,
+/// Which kernel an app's system calls reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// The host's, through a filter.
+    Container,
+    /// gVisor's own, in a process of its own.
+    Gvisor,
 }
 
 /// What the agent supervises; bridge and workers are configured through their own environment.
@@ -116,6 +127,7 @@ pub struct AgentConfig {
     pub podman_url: Option<String>,
     /// `None`: the first that works.
     pub oci: Option<String>,
+    pub sandbox: Sandbox,
     pub image: String,
     /// Where the user's own Podman socket would be.
     pub user_runtime_dir: PathBuf,

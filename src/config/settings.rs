@@ -64,6 +64,7 @@ pub const SETTINGS: &[Setting] = &[
         &["FLOWS_DOCKER_RUNTIME_IMAGE"],
         RUNTIME_IMAGE_DEFAULT,
     ),
+    setting("FLOWS_RUNTIME_SANDBOX", "container"),
     setting("FLOWS_ADDITIONAL_ROOT_CAS", "none"),
     aliased("HTTP_PROXY", &["http_proxy"], "none"),
     aliased("HTTPS_PROXY", &["https_proxy"], "the value of HTTP_PROXY"),
@@ -88,7 +89,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("SLUICE_RUNTIME_CPUS", "1"),
     setting("SLUICE_RUNTIME_PIDS", "64"),
     setting("SLUICE_RUNTIME_IDLE_S", "600"),
+    setting("SLUICE_RUNTIME_PAUSE_S", "10"),
+    setting("SLUICE_RUNTIME_AGE_S", "21600"),
     setting("SLUICE_RUNTIME_NETWORK", "full"),
+    setting(
+        "SLUICE_RUNTIME_NETWORK_ALLOW",
+        "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+    ),
+    setting("SLUICE_RUNTIME_NETWORK_DENY", "none"),
     setting(
         "SLUICE_RUNTIME_OCI",
         "the first of crun and runc that works",

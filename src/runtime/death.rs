@@ -68,7 +68,12 @@ pub(super) fn classify(exit: &Exit, memory_bytes: u64) -> Failure {
         );
     }
     let tail = &exit.log_tail;
-    if tail.contains("heap out of memory") || tail.contains("FATAL ERROR: Reached heap limit") {
+    let words = [
+        "heap out of memory",
+        "FATAL ERROR: Reached heap limit",
+        "process out of memory",
+    ];
+    if words.iter().any(|words| tail.contains(words)) {
         return Failure::new(
             Cause::OutOfMemory,
             format!("the JavaScript heap is full: the runtime's memory limit is {limit} MiB"),

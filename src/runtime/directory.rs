@@ -31,6 +31,9 @@ use crate::shutdown::unblock;
 /// The bundle's name in the runtime's directory.
 pub(super) const BUNDLE_NAME: &str = "app.mjs";
 
+/// Certificate authorities for apps, below the harness directory; there if the agent has some.
+pub(super) const ROOTS_NAME: &str = "roots.pem";
+
 /// The files of one runtime.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -40,14 +43,21 @@ pub(super) struct Directory {
 }
 
 /// Writes the harness below `mounts_dir`, once per content, and says where.
+/// `roots` are certificates that apps trust beside Node's own.
 pub(super) async fn write_harness(
     mounts_dir: &Path,
     files: &'static [(&'static str, &'static str)],
+    roots: &[String],
 ) -> Result<PathBuf, Error> {
+    let roots = roots.join("\n");
     let mounts_dir = mounts_dir.to_owned();
     unblock(move || {
+        let mut files = files.to_vec();
+        if !roots.is_empty() {
+            files.push((ROOTS_NAME, &roots));
+        }
         let mut hash = Sha256::new();
-        for (name, text) in files {
+        for (name, text) in &files {
             hash.update(format!("{name} {}\n", text.len()));
             hash.update(text);
         }
@@ -56,7 +66,7 @@ pub(super) async fn write_harness(
         if path.exists() {
             return Ok(path);
         }
-        make_harness(&mounts_dir, &path, files)
+        make_harness(&mounts_dir, &path, &files)
             .map(|()| path.clone())
             .map_err(|source| {
                 files_error(

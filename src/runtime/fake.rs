@@ -161,6 +161,7 @@ async fn play(run_dir: &Path, capabilities: u64) -> Exit {
         capabilities,
         seccomp: 2,
         root_writable: false,
+        gvisor: false,
     };
     node.say(FromRuntime::Hello {
         protocol: sluice_proto::PROTOCOL,

@@ -1,4 +1,4 @@
-//! The socket of one runtime: handshake, framing, one reader and one writer.
+//! The socket of one runtime: framing, one reader and one writer.
 //!
 //! Owns the bytes. What a message means is `table`'s business.
 //!
@@ -18,13 +18,15 @@ use std::time::{Duration, Instant};
 use async_std::channel;
 use async_std::future::timeout;
 use async_std::io::{ReadExt, WriteExt};
-use async_std::os::unix::net::{UnixListener, UnixStream};
+use async_std::os::unix::net::UnixStream;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use sluice_proto::codec::{self, HARNESS_MESSAGE_BYTES_MAX};
-use sluice_proto::harness::{Answer, FromRuntime, Posture, ToRuntime};
+use sluice_proto::harness::{Answer, FromRuntime, ToRuntime};
 use sluice_proto::report::{Cause, Failure};
 
-use crate::runtime::Error;
 use crate::runtime::death::Verdict;
 use crate::runtime::invocation::{Invocation, Mailbox};
 use crate::runtime::table::{Due, Table};
@@ -38,11 +40,9 @@ const OUTGOING_BYTES_SOFT_MAX: usize = 2 * HARNESS_MESSAGE_BYTES_MAX;
 /// not read, and answers to SDK calls cannot wait.
 const OUTGOING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How long the Hello may take once Node has connected: it is the first thing it writes.
-const HELLO_MAX: Duration = Duration::from_secs(5);
-
-/// The largest Hello, in bytes; ours has about 200.
-const HELLO_BYTES_MAX: usize = 4 * 1024;
+/// How long a paused runtime may take to answer: it needs less than a
+/// millisecond, and a job waits meanwhile.
+const WAKE_MAX: Duration = Duration::from_secs(1);
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
@@ -52,6 +52,7 @@ pub struct Conversation {
     container: String,
     /// The process in this process's own view, where it has one.
     pid: Option<i32>,
+    born: Option<String>,
     table: Mutex<Table>,
     outgoing: Mutex<Outgoing>,
     wake_writer: channel::Sender<()>,
@@ -79,57 +80,6 @@ pub(super) struct Greeted {
     pub(super) node: String,
 }
 
-/// Waits for Node to connect and to say Hello.
-pub(super) async fn greet(listener: &UnixListener) -> Result<Greeted, Error> {
-    let (mut stream, _) = listener
-        .accept()
-        .await
-        .map_err(|error| Error::Handshake(format!("accepting its connection failed: {error}")))?;
-    let hello = timeout(HELLO_MAX, read_hello(&mut stream))
-        .await
-        .map_err(|_| Error::Handshake("it connected but said no Hello".into()))??;
-    let FromRuntime::Hello {
-        protocol,
-        node,
-        posture,
-    } = hello
-    else {
-        return Err(Error::Handshake("its first message is no Hello".into()));
-    };
-    sluice_proto::check_protocol(protocol).map_err(Error::Handshake)?;
-    sealed(&posture).map_err(Error::NotSealed)?;
-    Ok(Greeted { stream, node })
-}
-
-/// Whether a container is as tight as promised; if not, each thing that is not.
-pub(super) fn sealed(posture: &Posture) -> Result<(), String> {
-    let faults = [
-        (posture.uid == 0, "Node runs as root".to_owned()),
-        (
-            !posture.no_new_privileges,
-            "new privileges can be gained (NoNewPrivs is 0)".to_owned(),
-        ),
-        (
-            posture.capabilities != 0,
-            format!("it has capabilities ({:#x})", posture.capabilities),
-        ),
-        (
-            posture.seccomp != 2,
-            format!("no seccomp filter is on (mode {})", posture.seccomp),
-        ),
-        (posture.root_writable, "its root can be written".to_owned()),
-    ];
-    let said: Vec<_> = faults
-        .into_iter()
-        .filter_map(|(is, what)| is.then_some(what))
-        .collect();
-    if said.is_empty() {
-        Ok(())
-    } else {
-        Err(said.join("; "))
-    }
-}
-
 // === impl Conversation ===
 
 impl Conversation {
@@ -144,6 +94,7 @@ impl Conversation {
         let conversation = Arc::new(Self {
             container,
             pid,
+            born: pid.and_then(born),
             table: Mutex::default(),
             outgoing: Mutex::default(),
             wake_writer,
@@ -220,6 +171,36 @@ impl Conversation {
     pub(super) fn abort(&self, invocation: u32) {
         let due = self.table().abort(invocation, Instant::now());
         self.act(due);
+    }
+
+    /// Stops every thread of it until [`Conversation::wake`].
+    pub(super) fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on, and says whether it echoes in time.
+    pub(super) async fn wake(&self) -> bool {
+        self.signal(Signal::SIGCONT);
+        let (ping, echo) = self.table().probe();
+        self.send(&ping);
+        matches!(timeout(WAKE_MAX, echo).await, Ok(Ok(())))
+    }
+
+    /// Signals its first process, which is this user's to signal as the owner
+    /// of its user namespace; never another that has its number now.
+    fn signal(&self, signal: Signal) {
+        let Some(pid) = self.pid else {
+            return;
+        };
+        if self.born.is_some() && born(pid) == self.born {
+            // Refused means that it goes on as it is, which the echo will tell.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Asks for its end, as soon as nobody uses it.
+    pub(super) fn retire(&self) {
+        (self.signals.doubt)();
     }
 
     /// Ends invocations whose time is over.
@@ -337,6 +318,13 @@ impl std::fmt::Debug for Conversation {
     }
 }
 
+/// When a process began, as the kernel counts it.
+fn born(pid: i32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19).map(str::to_owned)
+}
+
 /// Tells the keeper of the end however the reader ends, also by a panic.
 struct LastWord(Arc<Conversation>);
 
@@ -439,58 +427,4 @@ async fn write(
     let _ = stream.shutdown(std::net::Shutdown::Both);
 }
 
-async fn read_hello(stream: &mut UnixStream) -> Result<FromRuntime, Error> {
-    let failed =
-        |error: std::io::Error| Error::Handshake(format!("it hung up before Hello: {error}"));
-    let mut head = [0; 4];
-    stream.read_exact(&mut head).await.map_err(failed)?;
-    let length = u32::from_be_bytes(head) as usize;
-    if length > HELLO_BYTES_MAX {
-        return Err(Error::Handshake(format!("its Hello has {length} bytes")));
-    }
-    let mut frame = vec![0; length];
-    stream.read_exact(&mut frame).await.map_err(failed)?;
-    codec::decode(&frame, HELLO_BYTES_MAX).map_err(|error| Error::Handshake(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_with_a_hole_is_not_sealed_and_each_hole_is_named() {
-        let tight = Posture {
-            uid: 1000,
-            no_new_privileges: true,
-            capabilities: 0,
-            seccomp: 2,
-            root_writable: false,
-        };
-        assert_eq!(sealed(&tight), Ok(()));
-        let holes = [
-            Posture {
-                uid: 0,
-                ..tight.clone()
-            },
-            Posture {
-                no_new_privileges: false,
-                ..tight.clone()
-            },
-            Posture {
-                capabilities: 1,
-                ..tight.clone()
-            },
-            Posture {
-                seccomp: 0,
-                ..tight.clone()
-            },
-            Posture {
-                root_writable: true,
-                ..tight.clone()
-            },
-        ];
-        for hole in holes {
-            assert!(sealed(&hole).is_err(), "{hole:?}");
-        }
-    }
-}
+pub(super) mod greet;

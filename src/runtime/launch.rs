@@ -7,12 +7,14 @@ use async_std::future::timeout;
 use async_std::os::unix::net::UnixListener;
 use futures::FutureExt;
 
-use crate::config::Network;
+use crate::config::{Network, Sandbox};
 use crate::runtime::death::Exit;
 use crate::runtime::directory::{self, Directory};
-use crate::runtime::harness::{Greeted, greet};
+use crate::runtime::harness::Greeted;
+use crate::runtime::harness::greet::greet;
 use crate::runtime::sandbox::{Host, Spec};
 use crate::runtime::{Error, Runtime, network};
+use crate::shutdown::unblock;
 
 /// How long Node may take to connect: it needs 100 ms, and 50 times that on a host out of CPU.
 const HELLO_MAX: Duration = Duration::from_secs(15);
@@ -20,7 +22,7 @@ const HELLO_MAX: Duration = Duration::from_secs(15);
 /// After this long without a Hello, the container is looked at: it may be gone.
 const HELLO_SUSPICIOUS: Duration = Duration::from_secs(1);
 
-/// Starts a container, waits for its Hello and closes its routes. What is there
+/// Starts a container, waits for its Hello and applies its network policy. What is there
 /// after an error is the caller's to discard.
 pub(super) async fn launch<R: Runtime>(
     runtime: &R,
@@ -30,10 +32,14 @@ pub(super) async fn launch<R: Runtime>(
     directory: &Directory,
 ) -> Result<(Greeted, Option<i32>), Error> {
     let pid = runtime.start(spec, host).await?;
-    // Node boots while the routes are closed; no user code is there before the Load.
+    if let Some(pid) = pid {
+        let sandbox = spec.sandbox;
+        unblock(move || apart(pid, sandbox)).await?;
+    }
+    // Node boots while the policy is applied; no user code is there before the Load.
     let (greeted, ()) = futures::try_join!(
         greeted(runtime, spec, listener, directory),
-        close_routes(spec.network, pid)
+        apply_policy(spec, pid)
     )?;
     Ok((greeted, pid))
 }
@@ -44,7 +50,7 @@ async fn greeted<R: Runtime>(
     listener: &UnixListener,
     directory: &Directory,
 ) -> Result<Greeted, Error> {
-    let greeting = timeout(HELLO_MAX, greet(listener)).fuse();
+    let greeting = timeout(HELLO_MAX, greet(listener, spec.sandbox)).fuse();
     let ending = async {
         async_std::task::sleep(HELLO_SUSPICIOUS).await;
         match runtime.wait(&spec.name).await {
@@ -65,12 +71,37 @@ async fn greeted<R: Runtime>(
     }
 }
 
-async fn close_routes(network: Network, pid: Option<i32>) -> Result<(), Error> {
-    match (network, pid) {
+/// What only this side can see: that the container has a network namespace of
+/// its own, and, for gVisor, that the process which is its kernel is filtered.
+fn apart(pid: i32, sandbox: Sandbox) -> Result<(), Error> {
+    let namespace = |of: &str| {
+        std::fs::read_link(format!("/proc/{of}/ns/net"))
+            .map_err(|error| Error::NotSealed(format!("its network namespace is unknown: {error}")))
+    };
+    if namespace(&pid.to_string())? == namespace("self")? {
+        return Err(Error::NotSealed(
+            "it is in this host's network namespace".into(),
+        ));
+    }
+    if sandbox == Sandbox::Gvisor {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let filtered = status.lines().any(|line| line == "Seccomp:\t2");
+        let bound = status.lines().any(|line| line == "NoNewPrivs:\t1");
+        if !filtered || !bound {
+            return Err(Error::NotSealed(
+                "gVisor's own process has no filter on".into(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn apply_policy(spec: &Spec, pid: Option<i32>) -> Result<(), Error> {
+    match (spec.network, pid) {
         (Network::None, _) => Ok(()),
-        (Network::Full, Some(pid)) => network::close(pid).await,
-        (Network::Full, None) => Err(Error::NotSealed(
-            "its process is not visible to this worker, so no route of it can be closed".into(),
+        (network, Some(pid)) => network::apply(pid, network, &spec.reach).await,
+        (_, None) => Err(Error::NotSealed(
+            "its process is not visible to this worker, so its network cannot be closed".into(),
         )),
     }
 }

@@ -15,7 +15,6 @@ use sluice_proto::job::Identity;
 use sluice_proto::report::{Cause, Failure, Origin};
 
 use crate::config::{Network, RuntimeConfig};
-use crate::runtime::pool::Status;
 
 /// Creations under way at once: Podman's locks make more of them slower.
 pub(super) const CREATIONS_MAX: usize = 3;
@@ -24,7 +23,8 @@ pub(super) const CREATIONS_MAX: usize = 3;
 /// what a cold start costs, so that turns are not all start-up.
 const TURN: Duration = Duration::from_millis(500);
 
-pub(super) const NETWORKS: [Network; 2] = [Network::None, Network::Full];
+/// In the order of their declaration: a network's number is its place here.
+pub(super) const NETWORKS: [Network; 3] = [Network::None, Network::Private, Network::Full];
 
 /// Numbers one waiting claim.
 pub(super) type Ticket = u64;
@@ -35,10 +35,12 @@ pub(super) type Number = u64;
 pub(super) struct Limits {
     pub(super) runtimes_max: usize,
     pub(super) stems_none: usize,
-    pub(super) stems_full: usize,
+    /// With the network of apps, if they have one.
+    pub(super) stems_app: usize,
     /// What the runtimes of apps reach.
     pub(super) app_network: Network,
     pub(super) idle: Duration,
+    pub(super) age: Duration,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,8 @@ struct Slot<T> {
     /// Live: since when it is. Going: whatever it was.
     since: Instant,
     last_used: Instant,
+    /// Stopped until its next claim.
+    paused: bool,
     /// No new claims; goes when the last one ends.
     closing: Closing,
 }
@@ -100,6 +104,8 @@ struct Want {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claim<T> {
     Warm(Number, T),
+    /// The same, but it is to be woken before it is used.
+    Paused(Number, T),
     /// Fetch the bundle and wait for a runtime to load it into.
     Lead(Ticket),
     /// Wait for what the leader loads.
@@ -128,16 +134,17 @@ impl Limits {
     /// when it starts. Flows are evaluated more often, so they get the larger half.
     pub(super) fn of(config: &RuntimeConfig) -> Self {
         let stems = config.stems.min(config.runtimes_max) as usize;
-        let stems_full = match config.network {
+        let stems_app = match config.network {
             Network::None => 0,
-            Network::Full => stems / 2,
+            Network::Private | Network::Full => stems / 2,
         };
         Self {
             runtimes_max: config.runtimes_max as usize,
-            stems_none: stems - stems_full,
-            stems_full,
+            stems_none: stems - stems_app,
+            stems_app,
             app_network: config.network,
             idle: config.idle,
+            age: config.age,
         }
     }
 
@@ -149,9 +156,12 @@ impl Limits {
     }
 
     fn stems(&self, network: Network) -> usize {
-        match network {
-            Network::None => self.stems_none,
-            Network::Full => self.stems_full,
+        if network == Network::None {
+            self.stems_none
+        } else if network == self.app_network {
+            self.stems_app
+        } else {
+            0
         }
     }
 }
@@ -181,7 +191,12 @@ impl<T: Clone> Ledger<T> {
         {
             slot.in_use += 1;
             slot.last_used = now;
-            return Claim::Warm(number, handle.clone());
+            let handle = handle.clone();
+            return if std::mem::take(&mut slot.paused) {
+                Claim::Paused(number, handle)
+            } else {
+                Claim::Warm(number, handle)
+            };
         }
         let ticket = self.next_ticket;
         if let Some(want) = self.wants.get_mut(identity) {
@@ -386,35 +401,6 @@ impl<T: Clone> Ledger<T> {
         (self.slots.len() < self.limits.runtimes_max).then(|| self.start(network, now))
     }
 
-    /// Those that talk to somebody now.
-    pub(super) fn talking(&self) -> Vec<T> {
-        let talks = |slot: &Slot<T>| match &slot.state {
-            State::Loading(_, handle) => Some(handle.clone()),
-            State::Live(_, handle) if slot.in_use > 0 => Some(handle.clone()),
-            State::Starting | State::Stem(_) | State::Live(..) | State::Going => None,
-        };
-        self.slots.values().filter_map(talks).collect()
-    }
-
-    pub(super) fn status(&self) -> Status {
-        let mut status = Status {
-            waiting: u32::try_from(self.line.len()).unwrap_or(u32::MAX),
-            ..Status::default()
-        };
-        for slot in self.slots.values() {
-            let counter = match &slot.state {
-                State::Starting => &mut status.starting,
-                State::Stem(_) => &mut status.stems,
-                State::Loading(..) => &mut status.loading,
-                State::Live(..) if slot.in_use == 0 => &mut status.idle,
-                State::Live(..) => &mut status.busy,
-                State::Going => &mut status.going,
-            };
-            *counter += 1;
-        }
-        status
-    }
-
     fn loading(&self, number: Number) -> Option<Identity> {
         match &self.slots.get(&number)?.state {
             State::Loading(identity, _) => Some(identity.clone()),
@@ -456,6 +442,7 @@ impl<T: Clone> Ledger<T> {
             in_use: 0,
             since: now,
             last_used: now,
+            paused: false,
             closing: Closing::No,
         };
         self.slots.insert(number, slot);
@@ -478,4 +465,5 @@ impl<T: Clone> Ledger<T> {
     }
 }
 
+mod look;
 mod plan;

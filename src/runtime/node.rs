@@ -6,6 +6,11 @@
 //! because Node looks for packages upwards from the bundle in `/sluice/run`, and
 //! so comes by `/sluice/node_modules`.
 
+/// The filter of system calls, below the harness directory: what Node needs.
+/// Podman's own leaves new namespaces, mounts in them, keyrings, ptrace and
+/// memory that no limit counts to a container; an app needs none of these.
+pub const SECCOMP: &str = "seccomp.json";
+
 /// Path below the harness directory, and content.
 pub const FILES: &[(&str, &str)] = &[
     ("harness.mjs", include_str!("node/harness.mjs")),
@@ -22,6 +27,8 @@ pub const FILES: &[(&str, &str)] = &[
     ("evaluate.mjs", include_str!("node/evaluate.mjs")),
     ("failure.mjs", include_str!("node/failure.mjs")),
     ("port.mjs", include_str!("node/port.mjs")),
+    // For the engine, and no secret to what it is for.
+    (SECCOMP, include_str!("seccomp.json")),
     (
         "node_modules/@slflows/sdk/package.json",
         include_str!("node/sdk/package.json"),

@@ -47,6 +47,8 @@ pub struct Status {
     pub loading: u32,
     /// With an identity and nothing to do.
     pub idle: u32,
+    /// The same for a while, and stopped for it.
+    pub paused: u32,
     /// With an identity and at least one claim on it.
     pub busy: u32,
     pub going: u32,
@@ -88,6 +90,7 @@ pub(super) struct Hold {
 
 enum Claimed<'a> {
     Lease(Lease),
+    Paused(Lease),
     Refused(Failure),
     Lead(Place<'a>),
     Follow(Place<'a>),
@@ -118,8 +121,13 @@ impl Pool {
         shutdown: &Shutdown,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
-        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES).await?;
-        let memory_bytes = config.memory_bytes;
+        let roots = &config.egress.additional_root_cas;
+        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES, roots).await?;
+        let watch = clock::Watch {
+            memory_bytes_max: config.memory_bytes,
+            sandbox: config.sandbox,
+            pause: config.pause,
+        };
         let (events, inbox) = channel::unbounded();
         let ledger = Ledger::new(
             Limits::of(&config),
@@ -142,10 +150,7 @@ impl Pool {
         // Before the first claim: nothing of an earlier life may be left or in the way.
         keeper.heal().await;
         tasks.spawn("runtime keeper", keeper.run(shutdown.clone()));
-        tasks.spawn(
-            "runtime clock",
-            clock::clock(Arc::clone(&shared), memory_bytes),
-        );
+        tasks.spawn("runtime clock", clock::clock(Arc::clone(&shared), watch));
         Ok(Self { shared })
     }
 
@@ -157,8 +162,21 @@ impl Pool {
         identity: &Identity,
         fetch: impl Future<Output = Result<Vec<u8>, Failure>> + Send,
     ) -> Result<Lease, Failure> {
-        match self.shared.claim(identity) {
-            Claimed::Lease(lease) => Ok(lease),
+        let claimed = loop {
+            match self.shared.claim(identity) {
+                // One that does not wake is retired, and the next claim gets another.
+                Claimed::Paused(lease) if !lease.conversation.wake().await => {
+                    tracing::info!(
+                        container = lease.container(),
+                        "A paused runtime does not wake"
+                    );
+                    lease.conversation.retire();
+                }
+                claimed => break claimed,
+            }
+        };
+        match claimed {
+            Claimed::Lease(lease) | Claimed::Paused(lease) => Ok(lease),
             Claimed::Refused(failure) => Err(failure),
             Claimed::Lead(place) => {
                 // Planned only now that the turn can be taken.
@@ -231,7 +249,7 @@ impl Lease {
 impl Status {
     /// Containers held.
     pub fn total(&self) -> u32 {
-        self.starting + self.stems + self.loading + self.idle + self.busy + self.going
+        self.starting + self.stems + self.loading + self.idle + self.paused + self.busy + self.going
     }
 }
 
@@ -319,6 +337,9 @@ impl Shared {
         let mut ledger = self.ledger();
         match ledger.claim(identity, Instant::now()) {
             Claim::Warm(number, handle) => Claimed::Lease(self.lease(number, handle, Origin::Warm)),
+            Claim::Paused(number, handle) => {
+                Claimed::Paused(self.lease(number, handle, Origin::Warm))
+            }
             Claim::Refused(failure) => Claimed::Refused(failure),
             Claim::Lead(ticket) => Claimed::Lead(place(ticket)),
             Claim::Follow(ticket) => Claimed::Follow(place(ticket)),

@@ -41,7 +41,12 @@ impl House {
             cpus: 1,
             pids: 64,
             idle: Duration::from_secs(600),
+            pause: Duration::from_secs(600),
+            age: Duration::from_secs(3_600),
+            sandbox: crate::config::Sandbox::Container,
             network: crate::config::Network::None,
+            reach: crate::config::Reach::default(),
+            egress: crate::config::EgressConfig::default(),
         };
         let shutdown = Shutdown::new();
         let tasks = Tasks::new("test", shutdown.clone());

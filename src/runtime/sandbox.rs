@@ -2,18 +2,21 @@
 //! takes. Pure.
 //!
 //! Raw, because podman-api cannot say or misspells half of it
-//! (`no_new_privileges`, the log driver). Nothing of ours is in the
-//! environment, the arguments or the mounts but the harness.
+//! (`no_new_privileges`, the log driver). Nothing of ours is in the arguments
+//! or the mounts but the harness, and nothing in the environment but how an
+//! app with a network leaves the host.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use url::Url;
 
 use sluice_proto::harness::{HARNESS_DIR, RUN_DIR};
 
-use crate::config::{Network, RuntimeConfig};
+use crate::config::{EgressConfig, Network, Reach, RuntimeConfig, Sandbox};
 use crate::runtime::Owner;
-use crate::runtime::directory::Directory;
+use crate::runtime::directory::{Directory, ROOTS_NAME};
+use crate::runtime::node::SECCOMP;
 
 /// Labels every container of an agent carries.
 pub(super) const LABEL_AGENT: &str = "io.sluice.agent";
@@ -32,6 +35,10 @@ const SHM_BYTES_MAX: u64 = 1024 * 1024;
 /// Open files: enough for a few hundred connections.
 const OPEN_FILES_MAX: u64 = 1_024;
 
+/// What a process may map beside twice its memory, in bytes, where the kernel
+/// does not count what it uses: an idle Node maps 50 MiB.
+const DATA_BYTES_SPARE: u64 = 256 * 1024 * 1024;
+
 /// Not root, and the `node` user of every stock image.
 const USER: &str = "1000:1000";
 
@@ -44,7 +51,11 @@ pub struct Spec {
     pub name: String,
     pub image: String,
     pub owner: Owner,
+    pub sandbox: Sandbox,
     pub network: Network,
+    /// What `network` reaches; no matter of the engine's.
+    pub reach: Reach,
+    pub environment: Vec<(&'static str, String)>,
     pub memory_bytes: u64,
     pub cpus: u32,
     pub pids: u32,
@@ -96,7 +107,10 @@ impl Spec {
             name,
             image: config.image.clone(),
             owner: owner.clone(),
+            sandbox: config.sandbox,
             network,
+            reach: config.reach.clone(),
+            environment: environment(network, &config.egress),
             memory_bytes: config.memory_bytes,
             cpus: config.cpus,
             pids: config.pids,
@@ -127,6 +141,7 @@ impl Spec {
             "cap_drop": ["ALL"],
             "no_new_privileges": true,
             "privileged": false,
+            "seccomp_profile_path": self.harness_dir.join(SECCOMP),
             "read_only_filesystem": true,
             "image_volume_mode": "ignore",
             "restart_policy": "no",
@@ -142,6 +157,11 @@ impl Spec {
                 "size": LOG_BYTES_MAX,
             },
         });
+        if !self.environment.is_empty() {
+            let pairs = self.environment.iter();
+            let pairs = pairs.map(|(name, value)| ((*name).to_owned(), value.clone().into()));
+            body["env"] = Value::Object(pairs.collect());
+        }
         self.add_network(&mut body);
         self.add_user_namespace(&mut body, host);
         self.add_resource_limits(&mut body, host);
@@ -158,7 +178,7 @@ impl Spec {
     }
 
     fn mounts(&self) -> Value {
-        let sealed = ["ro", "rbind", "nosuid", "nodev"];
+        let sealed = ["ro", "rbind", "nosuid", "nodev", "noexec"];
         json!([
             {"destination": HARNESS_DIR, "source": self.harness_dir, "type": "bind", "options": sealed},
             {"destination": RUN_DIR, "source": self.run_dir, "type": "bind", "options": sealed},
@@ -180,13 +200,18 @@ impl Spec {
         if !host.can("pids") && host.ids > 0 {
             limits.push(limit("NPROC", u64::from(self.pids)));
         }
+        if !host.can("memory") {
+            // Memory is watched from outside, and this is what one process may
+            // take between two looks. Room for the stacks of threads is in it.
+            limits.push(limit("DATA", 2 * self.memory_bytes + DATA_BYTES_SPARE));
+        }
         Value::Array(limits)
     }
 
     fn add_network(&self, body: &mut Value) {
         match self.network {
             Network::None => body["netns"] = json!({"nsmode": "none"}),
-            Network::Full => {
+            Network::Private | Network::Full => {
                 body["netns"] = json!({"nsmode": "slirp4netns"});
                 body["network_options"] =
                     json!({"slirp4netns": ["allow_host_loopback=false", "enable_ipv6=false"]});
@@ -228,9 +253,57 @@ impl Spec {
     }
 }
 
+/// What Node must know to leave the host as the agent does. An agent's password
+/// for its proxy is not an app's, so it stays here.
+fn environment(network: Network, egress: &EgressConfig) -> Vec<(&'static str, String)> {
+    let mut pairs = Vec::new();
+    if network == Network::None {
+        return pairs;
+    }
+    let proxies = [
+        ("HTTP_PROXY", &egress.http_proxy),
+        ("HTTPS_PROXY", &egress.https_proxy),
+    ];
+    for (name, proxy) in proxies {
+        if let Some(proxy) = proxy {
+            pairs.push((name, without_password(proxy)));
+        }
+    }
+    if !pairs.is_empty() {
+        pairs.push(("NODE_USE_ENV_PROXY", "1".into()));
+        if !egress.no_proxy.is_empty() {
+            pairs.push(("NO_PROXY", egress.no_proxy.join(",")));
+        }
+    }
+    if !egress.additional_root_cas.is_empty() {
+        pairs.push(("NODE_EXTRA_CA_CERTS", format!("{HARNESS_DIR}/{ROOTS_NAME}")));
+    }
+    pairs
+}
+
+/// The script that Podman calls as its OCI runtime for gVisor. A user's cgroups
+/// are not runsc's to make; `host` is the container's own network namespace,
+/// where the policy is; and the harness's socket is the host's, mounted into it.
+pub fn gvisor_wrapper(runsc: &std::path::Path) -> String {
+    format!(
+        "#!/bin/sh\nexec '{}' --ignore-cgroups --network=host --host-uds=open \"$@\"\n",
+        runsc.display()
+    )
+}
+
+fn without_password(proxy: &Url) -> String {
+    let mut bare = proxy.clone();
+    // Neither can fail: what has a host can have a user, and none.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NETWORKS: [Network; 3] = [Network::None, Network::Private, Network::Full];
 
     fn spec(network: Network) -> Spec {
         Spec {
@@ -240,7 +313,10 @@ mod tests {
                 agent: "agent-id".into(),
                 worker: 3,
             },
+            sandbox: Sandbox::Container,
             network,
+            reach: Reach::default(),
+            environment: Vec::new(),
             memory_bytes: 256 << 20,
             cpus: 2,
             pids: 64,
@@ -260,7 +336,7 @@ mod tests {
     #[test]
     fn every_container_is_sealed_on_every_host_and_network() {
         for host in [Host::default(), full_host()] {
-            for network in [Network::None, Network::Full] {
+            for network in NETWORKS {
                 let body = spec(network).to_json(&host);
                 assert_eq!(body["no_new_privileges"], true);
                 assert_eq!(body["cap_drop"], json!(["ALL"]));
@@ -275,15 +351,11 @@ mod tests {
                     None,
                     "nothing of ours is in the environment"
                 );
-                assert_eq!(
-                    body.get("seccomp_profile_path"),
-                    None,
-                    "the default profile holds"
-                );
+                assert_eq!(body["seccomp_profile_path"], "/m/harness/seccomp.json");
                 for mount in body["mounts"].as_array().expect("a list") {
                     let options = mount["options"].as_array().expect("a list");
                     let has = |option: &str| options.contains(&json!(option));
-                    assert!(has("nosuid") && has("nodev"), "{mount}");
+                    assert!(has("nosuid") && has("nodev") && has("noexec"), "{mount}");
                     assert!(has("ro") || mount["destination"] == "/tmp", "{mount}");
                 }
             }
@@ -301,6 +373,7 @@ mod tests {
         assert_eq!(limits["cpu"]["quota"], 200_000);
         assert_eq!(limits["pids"]["limit"], 64);
         assert!(!body["r_limits"].to_string().contains("NPROC"));
+        assert!(!body["r_limits"].to_string().contains("DATA"));
         let old = Host {
             ids: 65_537,
             ..Host::default()
@@ -308,6 +381,7 @@ mod tests {
         let body = spec(Network::None).to_json(&old);
         assert_eq!(body.get("resource_limits"), None);
         assert!(body["r_limits"].to_string().contains("NPROC"));
+        assert!(body["r_limits"].to_string().contains("DATA"));
         assert_eq!(body["command"][0], "--max-old-space-size=192");
     }
 
@@ -321,5 +395,33 @@ mod tests {
                 .to_string()
                 .contains("allow_host_loopback=false")
         );
+    }
+
+    #[test]
+    fn an_app_leaves_the_host_as_the_agent_does_but_without_its_password() {
+        let egress = EgressConfig {
+            http_proxy: Url::parse("http://user:secret@proxy:3128").ok(),
+            https_proxy: None,
+            no_proxy: vec!["a.b".into(), "10.0.0.0/8".into()],
+            additional_root_cas: vec!["pem".into()],
+        };
+        assert_eq!(environment(Network::None, &egress), []);
+        let pairs = environment(Network::Private, &egress);
+        let names: Vec<_> = pairs.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            names,
+            [
+                "HTTP_PROXY",
+                "NODE_USE_ENV_PROXY",
+                "NO_PROXY",
+                "NODE_EXTRA_CA_CERTS"
+            ]
+        );
+        let mut spec = spec(Network::Private);
+        spec.environment = pairs;
+        let env = spec.to_json(&full_host())["env"].take();
+        assert_eq!(env["HTTP_PROXY"], "http://proxy:3128/");
+        assert_eq!(env["NODE_EXTRA_CA_CERTS"], "/sluice/roots.pem");
+        assert!(!env.to_string().contains("secret"), "{env}");
     }
 }

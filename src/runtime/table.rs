@@ -39,6 +39,8 @@ pub(super) struct Table {
     loading: Option<oneshot::Sender<Result<(), Failure>>>,
     pings: u32,
     pongs: u32,
+    /// Who waits for the echo of which ping.
+    echoes: Vec<(u32, oneshot::Sender<()>)>,
     /// The socket has ended, and why is being found out.
     dying: bool,
     /// Set once the runtime is over: what an invocation that comes late is told.
@@ -128,9 +130,20 @@ impl Table {
         Some(number)
     }
 
+    /// A ping, and what hears its echo; nothing does once the runtime is over.
+    pub(super) fn probe(&mut self) -> (ToRuntime, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        self.pings = self.pings.wrapping_add(1);
+        if self.over.is_none() && !self.dying {
+            self.echoes.push((self.pings, sender));
+        }
+        (ToRuntime::Ping { number: self.pings }, receiver)
+    }
+
     /// No invocation is opened any more; the open ones wait to hear why.
     pub(super) fn dying(&mut self) {
         self.dying = true;
+        self.echoes.clear();
     }
 
     /// Takes back an invocation that was never sent.
@@ -209,6 +222,9 @@ impl Table {
                     return Err(format!("an echo of a ping {number} that was not sent"));
                 }
                 self.pongs = number;
+                for (_, echo) in self.echoes.extract_if(.., |(ping, _)| *ping <= number) {
+                    let _ = echo.send(());
+                }
             }
         }
         Ok(())
@@ -286,6 +302,7 @@ impl Table {
     }
 
     fn close(&mut self, failure: Failure) {
+        self.echoes.clear();
         if let Some(loading) = self.loading.take() {
             let _ = loading.send(Err(failure.clone()));
         }

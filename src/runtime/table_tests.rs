@@ -267,3 +267,21 @@ fn a_dead_runtime_is_not_taken_for_a_blocked_one() {
     table.bury(Failure::new(Cause::Crashed, "exit code 1"));
     assert_eq!(opened.cause(), Cause::Crashed);
 }
+
+#[test]
+fn a_probe_is_answered_by_its_echo_or_by_the_end() {
+    let mut table = Table::default();
+    let (ToRuntime::Ping { number }, mut echo) = table.probe() else {
+        panic!("a probe is a ping");
+    };
+    assert_eq!(echo.try_recv(), Ok(None));
+    table
+        .apply(FromRuntime::Pong { number }, 0)
+        .expect("it was sent");
+    assert_eq!(echo.try_recv(), Ok(Some(())));
+    let (_, mut unanswered) = table.probe();
+    table.dying();
+    assert!(unanswered.try_recv().is_err(), "nobody is there to answer");
+    let (_, mut late) = table.probe();
+    assert!(late.try_recv().is_err());
+}

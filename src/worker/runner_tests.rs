@@ -15,7 +15,7 @@ use sluice_proto::job::{Attempt, Identity, Job, Kind, Priority};
 use sluice_proto::report::{Body, Cause, Hops, LOG_REPORT_BYTES_MAX, LogLine};
 
 use crate::api_client::ApiClient;
-use crate::config::{EgressConfig, Network, RuntimeConfig};
+use crate::config::{EgressConfig, Network, Reach, RuntimeConfig, Sandbox};
 use crate::runtime::Owner;
 use crate::runtime::fake::Fake;
 use crate::runtime::pool::Pool;
@@ -134,7 +134,12 @@ fn runtime_config(dir: &Path) -> RuntimeConfig {
         cpus: 1,
         pids: 16,
         idle: Duration::from_secs(600),
+        pause: Duration::from_secs(600),
+        age: Duration::from_secs(3_600),
+        sandbox: Sandbox::Container,
         network: Network::None,
+        reach: Reach::default(),
+        egress: EgressConfig::default(),
     }
 }
 

@@ -1,16 +1,17 @@
 //! Pools of runtimes on a Podman service of the test's own.
 
 use std::future::ready;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use async_std::task;
 use serde_json::{Value, json};
-use sluice::config::{Network, RUNTIME_IMAGE_DEFAULT, RuntimeConfig};
+use sluice::config::{EgressConfig, Network, RUNTIME_IMAGE_DEFAULT, Reach, RuntimeConfig, Sandbox};
 use sluice::runtime::Owner;
 use sluice::runtime::invocation::{Ended, Invocation, Running, Said};
 use sluice::runtime::pool::{Lease, Pool};
+use sluice::runtime::sandbox::gvisor_wrapper;
 use sluice::shutdown::{Shutdown, Tasks};
 use sluice_proto::harness::Answer;
 use sluice_proto::ids::Digest;
@@ -23,10 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Engine {
     pub dir: tempfile::TempDir,
     pub service: Child,
+    pub sandbox: Sandbox,
 }
 
 impl Engine {
     pub async fn start() -> Self {
+        Self::of(Sandbox::Container).await
+    }
+
+    pub async fn of(sandbox: Sandbox) -> Self {
         assert!(
             !nix::unistd::Uid::effective().is_root(),
             "this test needs rootless Podman: run it as an ordinary user, as `make test` does"
@@ -35,8 +41,12 @@ impl Engine {
             .prefix("sluice-r-")
             .tempdir()
             .expect("a scratch directory");
-        let service = serve(dir.path()).await;
-        Self { dir, service }
+        let service = serve(dir.path(), sandbox).await;
+        Self {
+            dir,
+            service,
+            sandbox,
+        }
     }
 
     pub fn config(&self) -> RuntimeConfig {
@@ -50,7 +60,12 @@ impl Engine {
             cpus: 1,
             pids: 64,
             idle: Duration::from_secs(600),
+            pause: Duration::from_secs(600),
+            age: Duration::from_secs(3_600),
+            sandbox: self.sandbox,
             network: Network::None,
+            reach: Reach::default(),
+            egress: EgressConfig::default(),
         }
     }
 
@@ -60,12 +75,6 @@ impl Engine {
             agent: name.to_string_lossy().into_owned(),
             worker: 0,
         }
-    }
-
-    pub fn stop_service(&mut self) {
-        self.service.kill().expect("the service is ours to kill");
-        self.service.wait().expect("it ends");
-        std::fs::remove_file(socket(self.dir.path())).expect("its socket is left");
     }
 
     pub fn containers(&self) -> Vec<String> {
@@ -99,16 +108,14 @@ impl Drop for Engine {
     }
 }
 
-pub fn socket(dir: &Path) -> std::path::PathBuf {
+pub fn socket(dir: &Path) -> PathBuf {
     dir.join("podman.sock")
 }
 
-pub async fn serve(dir: &Path) -> Child {
-    let runc = ["/usr/bin/runc", "/usr/sbin/runc"];
-    let runtime = runc.iter().find(|path| Path::new(path).exists());
+pub async fn serve(dir: &Path, sandbox: Sandbox) -> Child {
     let mut command = Command::new("podman");
-    if let Some(runtime) = runtime {
-        command.args(["--runtime", runtime]);
+    if let Some(runtime) = oci(dir, sandbox) {
+        command.arg("--runtime").arg(runtime);
     }
     let service = command
         .args(["system", "service", "--time=0"])
@@ -118,6 +125,24 @@ pub async fn serve(dir: &Path) -> Child {
         .expect("podman runs");
     until("Podman's socket", || socket(dir).exists()).await;
     service
+}
+
+/// The OCI runtime: runc or Podman's default, or a script around runsc.
+fn oci(dir: &Path, sandbox: Sandbox) -> Option<PathBuf> {
+    let find = |name: &str| {
+        let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
+        let mut files = places.iter().map(|place| Path::new(place).join(name));
+        files.find(|file| file.exists())
+    };
+    if sandbox == Sandbox::Container {
+        return find("runc");
+    }
+    let wrapper = dir.join("runsc-sluice");
+    let runsc = find("runsc").expect("runsc is installed");
+    std::fs::write(&wrapper, gvisor_wrapper(&runsc)).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&wrapper, mode).expect("it is ours");
+    Some(wrapper)
 }
 
 pub async fn until(what: &str, mut is: impl FnMut() -> bool) {

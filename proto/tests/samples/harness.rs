@@ -101,6 +101,7 @@ fn from_runtime() -> Vec<FromRuntime> {
                 capabilities: 0,
                 seccomp: 2,
                 root_writable: false,
+                gvisor: false,
             },
         },
         FromRuntime::Loaded,

@@ -12,7 +12,7 @@ use url::Url;
 use crate::agent::podman;
 use crate::api_client::ApiClient;
 use crate::cli::doctor::judge::{Broker, Cgroup, Facts, Reach};
-use crate::config::{EgressConfig, Reader};
+use crate::config::{EgressConfig, Network, Reader, RuntimeConfig};
 use crate::telemetry::now_ms;
 use crate::wire;
 
@@ -40,6 +40,7 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
         .map(|user| user.name)
         .unwrap_or_else(|| uid.to_string());
     let (endpoint, clock_skew_ms) = endpoint(look_up, &egress).await;
+    let network_needs_nft = network_needs_nft(&runtime);
     Facts {
         uid: uid.as_raw(),
         subuids: subordinate("/etc/subuid", &user, uid.as_raw()),
@@ -67,13 +68,33 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
             .map(|(soft, _)| soft),
         user_namespaces: read("/proc/sys/user/max_user_namespaces")
             .and_then(|text| text.trim().parse().ok()),
+        network: runtime.network,
+        network_needs_nft,
         has_ip: find("ip").is_some(),
         has_nsenter: find("nsenter").is_some(),
-        network_helper: ["slirp4netns", "pasta"]
-            .into_iter()
-            .find(|helper| find(helper).is_some())
-            .map(str::to_owned),
+        has_nft: find("nft").is_some(),
+        tun: tun(),
+        has_slirp4netns: find("slirp4netns").is_some(),
         user,
+    }
+}
+
+/// Whether the network helper can make a container's interface, or why not.
+fn tun() -> Result<(), String> {
+    const TUN: &str = "/dev/net/tun";
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(TUN);
+    opened.map(drop).map_err(|error| format!("{TUN}: {error}"))
+}
+
+fn network_needs_nft(runtime: &RuntimeConfig) -> bool {
+    match runtime.network {
+        Network::None => false,
+        Network::Private => true,
+        Network::Full => runtime
+            .reach
+            .denied
+            .iter()
+            .any(|range| range.ports.is_some()),
     }
 }
 

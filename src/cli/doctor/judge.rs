@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::config::Network;
+
 /// Oldest Podman whose API and rootless overlay were tried.
 const PODMAN_OLDEST: (u32, u32) = (4, 3);
 /// Below this the agent, ten runtimes and RabbitMQ run out of descriptors.
@@ -12,7 +14,7 @@ const SUBORDINATE_IDS_MIN: u64 = 65_536;
 const CLOCK_SKEW_MS_MAX: i64 = 5_000;
 
 /// What was found on the host. `None` means that it could not be found out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     pub uid: u32,
     pub user: String,
@@ -37,9 +39,15 @@ pub struct Facts {
     pub disk_free_bytes_min: u64,
     pub open_files: Option<u64>,
     pub user_namespaces: Option<u64>,
+    pub network: Network,
+    /// The policy says something that routes cannot.
+    pub network_needs_nft: bool,
     pub has_ip: bool,
     pub has_nsenter: bool,
-    pub network_helper: Option<String>,
+    pub has_nft: bool,
+    pub has_slirp4netns: bool,
+    /// Whether this user can open `/dev/net/tun`.
+    pub tun: Result<(), String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,21 +306,47 @@ fn image(facts: &Facts) -> Verdict {
 
 fn network(facts: &Facts) -> Verdict {
     const NAME: &str = "app network";
-    if !facts.has_nsenter || !facts.has_ip {
-        return fault(
-            NAME,
-            "nsenter or ip is missing, so metadata addresses cannot be closed to apps".into(),
-            "apt-get install iproute2 util-linux, or set SLUICE_RUNTIME_NETWORK=none",
+    const OR_NONE: &str = ", or set SLUICE_RUNTIME_NETWORK=none";
+    if facts.network == Network::None {
+        return ok(NAME, "none, as set".into());
+    }
+    let missing = |found: &str, mend: &str| fault(NAME, found.into(), &format!("{mend}{OR_NONE}"));
+    if !facts.has_slirp4netns {
+        return missing(
+            "slirp4netns is not installed",
+            "apt-get install slirp4netns",
         );
     }
-    match &facts.network_helper {
-        Some(helper) => ok(NAME, helper.clone()),
-        None => fault(
-            NAME,
-            "neither slirp4netns nor pasta is installed".into(),
-            "apt-get install slirp4netns, or set SLUICE_RUNTIME_NETWORK=none",
-        ),
+    if let Err(why) = &facts.tun {
+        let found = format!("slirp4netns cannot make a network interface: {why}");
+        return missing(&found, "as root: modprobe tun; chmod 666 /dev/net/tun");
     }
+    if !facts.has_nsenter {
+        return missing(
+            "nsenter is missing, so no network policy can be applied",
+            "apt-get install util-linux",
+        );
+    }
+    if facts.has_nft {
+        return ok(NAME, "slirp4netns, its policy by nftables".into());
+    }
+    if facts.network_needs_nft {
+        return missing(
+            "nft is missing, and this network policy needs it",
+            "apt-get install nftables",
+        );
+    }
+    if !facts.has_ip {
+        return missing(
+            "neither nft nor ip is installed, so no network policy can be applied",
+            "apt-get install nftables",
+        );
+    }
+    warning(
+        NAME,
+        "slirp4netns, its policy by routes: nft is missing".into(),
+        "apt-get install nftables",
+    )
 }
 
 fn broker(facts: &Facts) -> Verdict {

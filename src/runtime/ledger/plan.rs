@@ -14,6 +14,7 @@ impl<T: Clone> Ledger<T> {
         let mut steps = Vec::new();
         self.assign(&mut steps);
         self.retire_idle(now, &mut steps);
+        self.retire_old(now, &mut steps);
         if self.line.is_empty() {
             self.take_turns_back();
         }
@@ -56,7 +57,7 @@ impl<T: Clone> Ledger<T> {
                 .values()
                 .filter(|slot| slot.closing == Closing::Yields)
                 .count();
-        let mut starting = [Network::None, Network::Full].map(|network| self.starting(network));
+        let mut starting = NETWORKS.map(|network| self.starting(network));
         let line: Vec<Identity> = self.line.iter().cloned().collect();
         for identity in line {
             let network = self.limits.network(&identity);
@@ -67,7 +68,7 @@ impl<T: Clone> Ledger<T> {
                 want.cold = true;
             }
             // One that starts already will be this identity's.
-            let promised = &mut starting[usize::from(network == Network::Full)];
+            let promised = &mut starting[network as usize];
             if *promised > 0 {
                 *promised -= 1;
                 continue;
@@ -142,6 +143,21 @@ impl<T: Clone> Ledger<T> {
             .collect();
         for number in idle {
             self.destroy(number, steps);
+        }
+    }
+
+    /// What a runtime gathers over hours, leaks and half-closed connections, goes with it.
+    fn retire_old(&mut self, now: Instant, steps: &mut Vec<Step<T>>) {
+        let old: Vec<Number> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot.state, State::Live(..)))
+            .filter(|(_, slot)| slot.closing != Closing::Retires)
+            .filter(|(_, slot)| now >= slot.since + self.limits.age)
+            .map(|(&number, _)| number)
+            .collect();
+        for number in old {
+            steps.extend(self.retire(number));
         }
     }
 

@@ -9,14 +9,16 @@ use super::*;
 use crate::runtime::ledger::{Claim, Limits, Ticket};
 
 const IDLE: Duration = Duration::from_secs(600);
+const AGE: Duration = Duration::from_secs(3_600);
 
-fn ledger(runtimes_max: usize, stems_none: usize, stems_full: usize) -> Ledger<u64> {
+fn ledger(runtimes_max: usize, stems_none: usize, stems_app: usize) -> Ledger<u64> {
     let limits = Limits {
         runtimes_max,
         stems_none,
-        stems_full,
+        stems_app,
         app_network: Network::Full,
         idle: IDLE,
+        age: AGE,
     };
     let mut ledger = Ledger::new(limits, "not yet".into());
     for network in NETWORKS {
@@ -245,4 +247,37 @@ fn a_want_passes_to_its_follower_and_keeps_its_place() {
         ledger.plan(now)[0],
         Step::Assign(follower, number, number, Origin::Cold)
     );
+}
+
+#[test]
+fn an_idle_runtime_is_paused_once_and_woken_by_its_next_claim() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(11);
+    let mut ledger = ledger(2, 0, 0);
+    let number = go_live(&mut ledger, &flow("a"), now);
+    let pause = Duration::from_secs(10);
+    assert!(ledger.pause(later, pause).is_empty(), "it is at work");
+    ledger.released(number, now);
+    assert!(
+        ledger.pause(now, pause).is_empty(),
+        "it was at work just now"
+    );
+    assert_eq!(ledger.pause(later, pause), [number]);
+    assert!(ledger.pause(later, pause).is_empty(), "it is paused");
+    assert_eq!((ledger.status().paused, ledger.status().idle), (1, 0));
+    let claim = ledger.claim(&flow("a"), later);
+    assert_eq!(claim, Claim::Paused(number, number));
+    let claim = ledger.claim(&flow("a"), later);
+    assert_eq!(claim, Claim::Warm(number, number), "it is woken already");
+}
+
+#[test]
+fn a_runtime_that_is_too_old_goes_when_its_last_use_ends() {
+    let now = Instant::now();
+    let old = now + AGE;
+    let mut ledger = ledger(2, 0, 0);
+    let number = go_live(&mut ledger, &flow("a"), now);
+    assert!(destroys(&ledger.plan(old)).is_empty(), "it is at work");
+    assert!(matches!(ledger.claim(&flow("a"), old), Claim::Lead(_)));
+    assert_eq!(destroys(&ledger.released(number, old)), [number]);
 }

@@ -28,9 +28,13 @@ fn healthy() -> Facts {
         disk_free_bytes_min: 1 << 29,
         open_files: Some(65_536),
         user_namespaces: Some(15_000),
+        network: Network::Full,
+        network_needs_nft: false,
         has_ip: true,
         has_nsenter: true,
-        network_helper: Some("slirp4netns".into()),
+        has_nft: true,
+        has_slirp4netns: true,
+        tun: Ok(()),
     }
 }
 
@@ -57,8 +61,24 @@ fn a_healthy_host_has_nothing_to_mend() {
 #[test]
 fn every_complaint_says_what_mends_it() {
     let bare = Facts {
+        subuids: 0,
+        has_newuidmap: false,
+        cgroup: None,
+        podman: None,
+        oci_runtimes: Vec::new(),
+        oci_works: None,
+        storage_driver: None,
         image: "localhost/x".into(),
-        ..Facts::default()
+        image_present: None,
+        rabbitmq: Broker::Unknown,
+        gateway: None,
+        endpoint: None,
+        clock_skew_ms: None,
+        disk_free_bytes: None,
+        open_files: None,
+        user_namespaces: None,
+        has_slirp4netns: false,
+        ..healthy()
     };
     for verdict in judge(&bare) {
         assert_eq!(
@@ -101,4 +121,40 @@ fn a_host_where_no_container_runs_is_at_fault() {
         ..healthy()
     };
     assert_eq!(worst(&facts), (Grade::Fault, vec!["trial container"]));
+}
+
+#[test]
+fn each_thing_that_an_apps_network_lacks_is_named_with_what_mends_it() {
+    let look = |facts: Facts| {
+        let verdict = network(&facts);
+        let text = format!("{} {}", verdict.found, verdict.mend.unwrap_or_default());
+        (verdict.grade, text)
+    };
+    let closed = || Facts {
+        tun: Err("/dev/net/tun: Permission denied (os error 13)".into()),
+        ..healthy()
+    };
+    let (grade, text) = look(closed());
+    assert_eq!(grade, Grade::Fault);
+    assert!(text.contains("chmod 666 /dev/net/tun"), "{text}");
+    let none = Facts {
+        network: Network::None,
+        ..closed()
+    };
+    assert_eq!(look(none).0, Grade::Ok);
+    let without_nft = |network, network_needs_nft| Facts {
+        network,
+        network_needs_nft,
+        has_nft: false,
+        ..healthy()
+    };
+    assert_eq!(look(without_nft(Network::Full, false)).0, Grade::Warning);
+    let (grade, text) = look(without_nft(Network::Private, true));
+    assert_eq!(grade, Grade::Fault);
+    assert!(text.contains("apt-get install nftables"), "{text}");
+    let neither = Facts {
+        has_ip: false,
+        ..without_nft(Network::Full, false)
+    };
+    assert_eq!(look(neither).0, Grade::Fault);
 }
