@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use async_std::future::timeout;
+use async_std::io::{ReadExt, WriteExt};
+use async_std::net::TcpStream;
 use serde_json::{Value, json};
 use sluice_proto::job::Kind;
 
-use crate::fixture::{Fixture, until};
+use crate::fixture::{Fixture, PATIENCE, until};
 use crate::worker::{Do, Script, Seen, Worker, apply, flow, install, quiet, status, trigger};
 
 /// `source` has a signal; `user` has a config that may follow it, and drains.
@@ -64,6 +67,26 @@ async fn block(fixture: &Fixture, flow: &str, name: &str) -> Option<Value> {
     blocks.find(|block| block["name"] == name).cloned()
 }
 
+/// Asks for a stream and reads until it has said something; answers all it said.
+async fn follow(fixture: &Fixture, path: &str, until: &str) -> String {
+    let stream = TcpStream::connect(&fixture.http).await;
+    let mut stream = stream.expect("it listens");
+    let key = &fixture.key;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {key}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let said = async {
+        let mut said = String::new();
+        while !said.contains(until) {
+            let mut chunk = vec![0; 64 * 1024];
+            let read = stream.read(&mut chunk).await.expect("the stream lives");
+            assert!(read > 0, "the stream ended after {said}");
+            said += &String::from_utf8_lossy(&chunk[..read]);
+        }
+        said
+    };
+    timeout(PATIENCE, said).await.expect("it says so")
+}
+
 #[async_std::test]
 async fn a_follower_of_a_signal_syncs_again() {
     let fixture = Fixture::start().await;
@@ -118,26 +141,31 @@ async fn a_follower_of_a_signal_syncs_again() {
         json!({"url": "http://h/"}),
         "{events:#?}"
     );
-    let followed = fixture
-        .client()
-        .await
-        .stream(&stream, &fixture.key, "event: delivery")
-        .await;
+    let followed = follow(&fixture, &stream, "event: delivery").await;
     assert!(followed.contains("event: event\ndata: {"), "{followed}");
 
-    // A block that is taken out drains; its app waits for it.
+    a_block_that_is_taken_out_drains(&fixture, &flow, &app.installation, &worker).await;
+    assert_eq!(fixture.stop().await, 0);
+}
+
+/// Its app waits for it.
+async fn a_block_that_is_taken_out_drains(
+    fixture: &Fixture,
+    flow: &str,
+    installation: &str,
+    worker: &Worker,
+) {
     let without = format!(
         "appInstallations: {{test: {{id: {}}}}}\nblocks: []\n",
-        app.installation
+        installation
     );
-    apply(&fixture, &flow, &without).await;
-    let installation = format!("/api/v1/installations/{}", app.installation);
+    apply(fixture, flow, &without).await;
+    let installation = format!("/api/v1/installations/{}", installation);
     assert_eq!(fixture.call("DELETE", &installation, None).await.0, 200);
     until("all is removed", async || {
         (fixture.call("GET", &installation, None).await.0 == 404).then_some(())
     })
     .await;
     assert_eq!(worker.of_kind(Kind::Drain).len(), 1);
-    assert!(block(&fixture, &flow, "User").await.is_none());
-    assert_eq!(fixture.stop().await, 0);
+    assert!(block(fixture, flow, "User").await.is_none());
 }

@@ -35,11 +35,8 @@ pub struct Seen {
     pub kind: Kind,
     /// Key of the block type, if it is a block's handler.
     pub block: String,
-    pub input: String,
     /// The handler's input, or the whole payload of other jobs.
     pub given: Value,
-    pub pool: String,
-    pub job: String,
 }
 
 pub type Script = Arc<dyn Fn(&Seen) -> Vec<Do> + Send + Sync>;
@@ -67,8 +64,6 @@ struct Log {
 /// An installed app, ready for flows.
 pub struct App {
     pub installation: String,
-    pub version: String,
-    pub app: String,
 }
 
 // === impl Worker ===
@@ -223,8 +218,12 @@ async fn relay(
     }
 }
 
-/// The gateway has stopped.
-struct Gone;
+/// Who is not there any more.
+enum Gone {
+    Gateway,
+    /// It has ended: its report was taken in, and the answer to that was lost.
+    Job,
+}
 
 /// One job at a time.
 struct Lane {
@@ -241,11 +240,13 @@ impl Lane {
         while let Ok((job, mut delivery)) = jobs.recv().await {
             let outcome = loop {
                 match self.outcome(&job, delivery).await {
-                    Ok(Some(outcome)) => break outcome,
+                    Ok(Some(outcome)) => break Some(outcome),
                     Ok(None) => delivery += 1,
-                    Err(Gone) => return,
+                    Err(Gone::Job) => break None,
+                    Err(Gone::Gateway) => return,
                 }
             };
+            let Some(outcome) = outcome else { continue };
             let report = finished(&job.id, job.dispatch, delivery, outcome);
             if done.send(report).await.is_err() {
                 return;
@@ -264,10 +265,7 @@ impl Lane {
         let seen = Seen {
             kind: job.kind,
             block: text("block"),
-            input: text("input"),
             given: payload.get("input").unwrap_or(&payload).clone(),
-            pool: job.pool.0.clone(),
-            job: job.id.0.clone(),
         };
         self.log
             .seen
@@ -318,11 +316,15 @@ impl Lane {
         let request = client.request("POST", "/agent/v1/calls", &job.token, body.as_bytes());
         // The client insists on an answer, and a gateway that stops gives none.
         let answer = AssertUnwindSafe(request).catch_unwind().await;
-        let answer = answer.map_err(|_| Gone)?;
+        let answer = answer.map_err(|_| Gone::Gateway)?;
         if answer.status == 503 {
-            return Err(Gone);
+            return Err(Gone::Gateway);
         }
-        let reply = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let reply: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let error = reply["error"].as_str().unwrap_or_default();
+        if answer.status == 409 && error.contains("is over") {
+            return Err(Gone::Job);
+        }
         Ok((answer.status, reply))
     }
 }
@@ -380,8 +382,6 @@ pub async fn draft(fixture: &Fixture, name: &str, config: Value) -> App {
     let installation = fixture.post("/api/v1/installations", &installation).await;
     App {
         installation: text(&installation),
-        version,
-        app,
     }
 }
 
