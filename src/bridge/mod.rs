@@ -19,7 +19,7 @@ mod broker;
 mod cancels;
 mod inbound;
 mod outbound;
-mod outbox;
+pub mod outbox;
 mod policy;
 mod roster;
 mod session;

@@ -4,7 +4,7 @@
 //! | route | answers |
 //! |---|---|
 //! | `GET /` | the pool, its agents, its jobs by state |
-//! | `GET /live?state=` | live jobs in one state, oldest first |
+//! | `GET /live?state=` | live jobs in one state, oldest first; of one `agent`, if said |
 //! | `GET /jobs`, `/jobs/{id}`, `…/trace`, `…/log`, `…/calls` | as `/api/v1/jobs` does |
 //! | `POST /states` | the states of up to 1,000 jobs |
 //! | `GET /events?after=` | what changed since |
@@ -96,6 +96,7 @@ fn live(gateway: &Gateway, head: &Head, pool: &str) -> Result<Reply, ApiError> {
         state,
         kind: head.query("kind"),
         project: head.query("project"),
+        agent: head.query("agent"),
         offset: number("offset", 0, u64::MAX)?,
         limit: number("limit", 100, LIVE_MAX)?,
     };

@@ -1,6 +1,7 @@
 //! What an invocation says while it runs, and what it is answered.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
@@ -13,10 +14,12 @@ use sluice_proto::job::Job;
 use sluice_proto::report::{Body, Cause, Failure, Hops, RuntimeUse};
 
 use crate::api_client::{ApiClient, Call};
+use crate::limit;
 use crate::runtime::invocation::{Ended, Running, Said};
 use crate::telemetry::now_us;
 use crate::worker::job_runner::{Again, Desk, End, Ran, asked, judged};
 use crate::worker::log_streamer::{Budget, LogStreamer};
+use crate::worker::redaction::Redactor;
 
 /// A job that ends sooner needs no `Started` of its own: it would be one more
 /// message to the broker, the bridge and the store for something that is over
@@ -46,6 +49,7 @@ pub(super) struct Conversation<'a> {
     running: Running,
     api: ApiClient,
     log: LogStreamer,
+    redactor: Arc<Redactor>,
     /// With the gateway.
     calls: FuturesUnordered<BoxFuture<'a, (u32, Answer)>>,
     /// Not yet with the gateway, in the order they were made.
@@ -69,12 +73,14 @@ impl<'a> Conversation<'a> {
         api: ApiClient,
         budget: Budget,
     ) -> Self {
+        let redactor = Arc::new(Redactor::of(&job.payload));
         Self {
             job,
             runtime,
             running,
             api,
-            log: LogStreamer::new(budget),
+            log: LogStreamer::new(budget, Arc::clone(&redactor)),
+            redactor,
             calls: FuturesUnordered::new(),
             waiting: VecDeque::new(),
             sdk_calls: 0,
@@ -115,7 +121,7 @@ impl<'a> Conversation<'a> {
                     self.aborted = Some(Instant::now());
                     self.running.abort();
                 }
-                () = async_std::task::sleep(pause).fuse() => {}
+                () = limit::after(pause).fuse() => {}
             }
         };
         hops.finished_us = now_us();
@@ -271,10 +277,10 @@ impl<'a> Conversation<'a> {
             _ if ended.aborted => End::Aborted,
             Ok(result) => End::Succeeded(result),
             Err(failure) if ended.collateral => End::Failed {
-                failure,
+                failure: self.redacted(failure),
                 again: Again::Maybe,
             },
-            Err(failure) => judged(failure),
+            Err(failure) => judged(self.redacted(failure)),
         };
         Ran {
             end,
@@ -283,6 +289,17 @@ impl<'a> Conversation<'a> {
             runtime: Some(self.runtime),
             hops,
             sdk_calls: self.sdk_calls,
+        }
+    }
+}
+
+impl Conversation<'_> {
+    /// An error's text comes from user code and quotes what it likes.
+    fn redacted(&self, failure: Failure) -> Failure {
+        Failure {
+            message: self.redactor.redact(failure.message),
+            stack: self.redactor.redact_some(failure.stack),
+            ..failure
         }
     }
 }

@@ -13,6 +13,8 @@ use sluice_proto::report::{
     LOG_JOB_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_REPORT_BYTES_MAX, Level, LogLine,
 };
 
+use crate::worker::redaction::Redactor;
+
 /// How long a line may wait for company: a person who watches a log sees it as
 /// immediate, and a chatty job costs five messages a second.
 pub const LOG_WAIT_MAX: Duration = Duration::from_millis(200);
@@ -44,12 +46,14 @@ pub struct LogStreamer {
     taken_bytes: usize,
     dropped_bytes: u64,
     seq: u32,
+    redactor: Arc<Redactor>,
 }
 
 // === impl LogStreamer ===
 
 impl LogStreamer {
-    pub fn new(budget: Budget) -> Self {
+    /// `redactor` takes the job's secrets out of each line before anything else is done with it.
+    pub fn new(budget: Budget, redactor: Arc<Redactor>) -> Self {
         Self {
             budget,
             lines: Vec::new(),
@@ -58,6 +62,7 @@ impl LogStreamer {
             taken_bytes: 0,
             dropped_bytes: 0,
             seq: 0,
+            redactor,
         }
     }
 
@@ -65,6 +70,7 @@ impl LogStreamer {
     pub fn push(&mut self, now: Instant, at_us: u64, level: Level, mut text: String) {
         let seq = self.seq;
         self.seq = self.seq.saturating_add(1);
+        text = self.redactor.redact(text);
         let whole = text.len();
         if whole > LOG_LINE_BYTES_MAX {
             text.truncate(text.floor_char_boundary(LOG_LINE_BYTES_MAX - CUT_MARK.len()));
@@ -161,6 +167,24 @@ impl Budget {
 mod tests {
     use super::*;
 
+    fn streamer(budget: Budget) -> LogStreamer {
+        LogStreamer::new(budget, Arc::default())
+    }
+
+    #[test]
+    fn secrets_go_before_a_line_is_cut_so_no_piece_is_left_at_the_cut() {
+        let redactor = Arc::new(Redactor::of(br#"{"redact":["s3cr3t-value"]}"#));
+        let mut streamer = LogStreamer::new(Budget::default(), redactor);
+        let filler = "x".repeat(LOG_LINE_BYTES_MAX - CUT_MARK.len() - 6);
+        push(
+            &mut streamer,
+            Instant::now(),
+            &format!("{filler}s3cr3t-value"),
+        );
+        let lines = streamer.take();
+        assert!(!lines[0].text.contains("s3cr3t"), "{}", lines[0].text);
+    }
+
     fn push(streamer: &mut LogStreamer, now: Instant, text: &str) {
         streamer.push(now, 0, Level::Info, text.to_owned());
     }
@@ -168,7 +192,7 @@ mod tests {
     #[test]
     fn a_line_waits_for_company_and_a_full_report_does_not() {
         let now = Instant::now();
-        let mut streamer = LogStreamer::new(Budget::default());
+        let mut streamer = streamer(Budget::default());
         assert_eq!(streamer.due_at(), None);
         push(&mut streamer, now, "one");
         push(&mut streamer, now + Duration::from_millis(150), "two");
@@ -182,7 +206,7 @@ mod tests {
     #[test]
     fn reports_keep_the_order_and_their_limit() {
         let now = Instant::now();
-        let mut streamer = LogStreamer::new(Budget::default());
+        let mut streamer = streamer(Budget::default());
         for n in 0..40 {
             push(&mut streamer, now, &format!("{n} {}", "x".repeat(4_000)));
         }
@@ -203,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_between_characters_and_marked() {
-        let mut streamer = LogStreamer::new(Budget::default());
+        let mut streamer = streamer(Budget::default());
         let text = "é".repeat(LOG_LINE_BYTES_MAX);
         push(&mut streamer, Instant::now(), &text);
         let lines = streamer.take();
@@ -216,7 +240,7 @@ mod tests {
     #[test]
     fn what_is_over_the_jobs_limit_is_counted_and_leaves_a_gap() {
         let now = Instant::now();
-        let mut streamer = LogStreamer::new(Budget::default());
+        let mut streamer = streamer(Budget::default());
         let line = "x".repeat(LOG_LINE_BYTES_MAX);
         let fitting = LOG_JOB_BYTES_MAX / LOG_LINE_BYTES_MAX;
         for _ in 0..fitting + 3 {
@@ -232,7 +256,7 @@ mod tests {
         let now = Instant::now();
         let budget = Budget::default();
         let line = "x".repeat(LOG_LINE_BYTES_MAX);
-        let mut jobs: Vec<_> = (0..20).map(|_| LogStreamer::new(budget.clone())).collect();
+        let mut jobs: Vec<_> = (0..20).map(|_| streamer(budget.clone())).collect();
         for streamer in &mut jobs {
             for _ in 0..LOG_JOB_BYTES_MAX / LOG_LINE_BYTES_MAX {
                 push(streamer, now, &line);

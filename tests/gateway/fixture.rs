@@ -229,6 +229,26 @@ impl Client {
             .expect("an answer")
     }
 
+    /// Asks for a stream and reads until it has said something; answers all it said.
+    pub async fn stream(&mut self, path: &str, key: &str, until: &str) -> String {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {key}\r\n\r\n");
+        self.stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the connection lives");
+        let said = async {
+            loop {
+                let said = String::from_utf8_lossy(&self.bytes).into_owned();
+                if said.contains(until) {
+                    return said;
+                }
+                self.more().await;
+            }
+        };
+        timeout(PATIENCE, said).await.expect("it says so")
+    }
+
     /// Sends bytes as they are.
     pub async fn raw(&mut self, bytes: &[u8]) -> Answer {
         self.stream

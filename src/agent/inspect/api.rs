@@ -203,23 +203,22 @@ async fn checked(observer: &Observer) -> Result<Reply, ApiError> {
 
 async fn look(observer: &Observer) -> Result<Look, ApiError> {
     let gateway = observer.gateway().map_err(|why| ApiError::new(502, why))?;
-    let mut look = Look {
-        listed_all: true,
-        ..Look::default()
-    };
+    let mut look = Look::default();
+    // Other agents of the pool have brokers of their own.
+    let agent = observer.agent_filter();
     for state in ["accepted", "started"] {
-        let path = format!("/live?state={state}&limit={CHECK_LISTED_MAX}");
+        let path = format!("/live?state={state}&limit={CHECK_LISTED_MAX}{agent}");
         let answer = gateway.get(&path).await?;
-        let total = answer["total"].as_u64().unwrap_or(0);
         let ids = answer["jobs"].as_array().into_iter().flatten();
-        let ids: Vec<_> = ids
-            .filter_map(|job| job["id"].as_str())
-            .map(str::to_owned)
-            .collect();
-        look.accepted += total;
-        look.listed_all &= ids.len() as u64 == total;
-        look.listed.extend(ids);
+        look.listed
+            .extend(ids.filter_map(|job| job["id"].as_str()).map(str::to_owned));
+        // Both states together; without an agent's id the pool's own counts add up.
+        match answer["held_by_agent"].as_u64() {
+            Some(held) => look.accepted = held,
+            None => look.accepted += answer["total"].as_u64().unwrap_or(0),
+        }
     }
+    look.listed_all = look.listed.len() as u64 == look.accepted;
     for worker in observer.ask().await.map_err(unavailable)? {
         for held in worker.holds.iter().flat_map(|holds| &holds.jobs) {
             let holders = look.held.entry(held.job.to_string()).or_default();

@@ -203,6 +203,15 @@ impl Observer {
         }
     }
 
+    /// The id by which the gateway knows the agent of this data directory, as a filter.
+    pub fn agent_filter(&self) -> String {
+        let id = std::fs::read_to_string(self.place.data_dir.join("agent/id"));
+        match id.as_deref().map(str::trim) {
+            Ok(id) if !id.is_empty() => format!("&agent={id}"),
+            _ => String::new(),
+        }
+    }
+
     pub fn gateway(&self) -> Result<&Gateway, String> {
         self.place.gateway.as_ref().map_err(Clone::clone)
     }

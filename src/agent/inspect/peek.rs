@@ -77,7 +77,8 @@ pub(super) async fn peek(observer: &Observer, head: &Head, place: &str) -> Resul
     ))
 }
 
-/// Jobs that an agent accepted and no worker holds, oldest first.
+/// Jobs that the agent accepted and no worker holds, oldest first, and how many
+/// of the pool are accepted and not known to have started.
 async fn ready(
     observer: &Observer,
     head: &Head,
@@ -97,20 +98,28 @@ async fn ready(
         .iter()
         .filter_map(|name| Some(format!("&{name}={}", segment(head.query(name)?))))
         .collect();
-    // What workers hold is among the oldest, so it is asked for on top and left out.
-    let limit_all = limit + held.len();
-    let path = format!("/live?state=accepted&offset={offset}&limit={limit_all}{filter}");
-    let mut answer = gateway.get(&path).await?;
-    let total = answer["total"].as_u64().unwrap_or(0);
-    let jobs = match answer["jobs"].take() {
-        Value::Array(jobs) => jobs,
-        _ => Vec::new(),
+    let agent = observer.agent_filter();
+    let free = |mut answer: Value| -> Vec<Value> {
+        let jobs = match answer["jobs"].take() {
+            Value::Array(jobs) => jobs,
+            _ => Vec::new(),
+        };
+        let is_free = |job: &Value| !job["id"].as_str().is_some_and(|id| held.contains(id));
+        jobs.into_iter().filter(is_free).collect()
     };
-    let jobs = jobs
-        .into_iter()
-        .filter(|job| !job["id"].as_str().is_some_and(|id| held.contains(id)))
-        .take(limit)
-        .collect();
+    // One whose worker died is with the broker again, and the gateway still
+    // calls it started.
+    let path = format!("/live?state=started&limit={PEEK_MAX}{filter}{agent}");
+    let mut jobs = free(gateway.get(&path).await?);
+    let skipped = offset.min(jobs.len());
+    jobs.drain(..skipped);
+    // What workers hold is among the oldest, so it is asked for on top and left out.
+    let (offset, limit_all) = (offset - skipped, limit + held.len());
+    let path = format!("/live?state=accepted&offset={offset}&limit={limit_all}{filter}{agent}");
+    let answer = gateway.get(&path).await?;
+    let total = answer["total"].as_u64().unwrap_or(0);
+    jobs.extend(free(answer));
+    jobs.truncate(limit);
     Ok((jobs, usize::try_from(total).unwrap_or(usize::MAX)))
 }
 

@@ -21,6 +21,8 @@ use crate::cli::{LookUp, print};
 
 /// How often live events are asked for.
 const TAIL_EVERY: Duration = Duration::from_millis(400);
+/// How long the bridge may take to see an order: it looks every second.
+const ORDER_SEEN_MAX: Duration = Duration::from_millis(1_500);
 /// How often a drain is looked at.
 const DRAIN_EVERY: Duration = Duration::from_millis(500);
 
@@ -362,11 +364,13 @@ async fn drain(access: &Access, reason: &str, wait: u64, json: bool) -> Result<i
     access
         .post("/v1/pause", &json!({"mode": "draining", "reason": reason}))
         .await?;
+    // What the bridge took before it saw the order must be in the books by then.
+    let seen = Instant::now() + ORDER_SEEN_MAX;
     let until = Instant::now() + Duration::from_secs(wait);
     loop {
         let overview = access.get("/v1/queues").await?;
         let left = views::left(&overview);
-        let done = left == Some(0);
+        let done = left == Some(0) && Instant::now() >= seen;
         if done || Instant::now() >= until {
             let state = json!({"drained": done, "left": left});
             show(json, &state, |_| match left {

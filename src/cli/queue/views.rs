@@ -204,14 +204,12 @@ pub fn event(event: &Value) -> String {
 /// Jobs that this host has not finished; `None` when it is not known.
 pub fn left(overview: &Value) -> Option<u64> {
     let queues = items(&overview["queues"]);
-    let work = ["jobs", "jobs.high", "retry"];
     let mut left = 0;
-    for role in work {
+    for role in ["jobs", "jobs.high", "retry", "reports"] {
         left += queues.iter().find(|view| view["role"] == role)?["depth"].as_u64()?;
     }
-    for state in ["dispatched", "accepted", "started"] {
-        // The gateway's books are the last to be closed.
-        left = left.max(overview["gateway"]["states"][state]["jobs"].as_u64()?);
+    for worker in items(&overview["workers"]) {
+        left += worker["holds"]["jobs_total"].as_u64()?;
     }
     Some(left)
 }
@@ -298,12 +296,13 @@ mod tests {
     #[test]
     fn what_is_left_is_known_only_when_everybody_was_asked() {
         let queue = |role: &str, depth: u64| json!({"role": role, "depth": depth});
+        let roles = ["jobs", "jobs.high", "retry", "reports"];
         let mut overview = json!({
-            "queues": [queue("jobs", 2), queue("jobs.high", 0), queue("retry", 1)],
-            "gateway": {"states": {"dispatched": {"jobs": 0}, "accepted": {"jobs": 1}, "started": {"jobs": 5}}},
+            "queues": roles.map(|role| queue(role, 2)),
+            "workers": [{"holds": {"jobs_total": 5}}],
         });
-        assert_eq!(left(&overview), Some(5));
-        overview["gateway"] = Value::Null;
+        assert_eq!(left(&overview), Some(13));
+        overview["workers"][0]["holds"] = Value::Null;
         assert_eq!(left(&overview), None);
     }
 
