@@ -30,6 +30,7 @@ use sluice_proto::job::Attempt;
 use crate::api_client::transport::Transport;
 use crate::backoff::{Backoff, jitter};
 use crate::config::EgressConfig;
+use crate::limit;
 
 /// The largest bundle, in bytes: it is held in memory while it is verified.
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -323,7 +324,7 @@ impl ApiClient {
     async fn send(&self, attempted: &Attempted<'_>) -> Result<Reply, Error> {
         let mut tried = 0;
         loop {
-            let outcome = async_std::future::timeout(attempted.limit, self.send_once(attempted))
+            let outcome = limit::timeout(attempted.limit, self.send_once(attempted))
                 .await
                 .unwrap_or_else(|_| {
                     Err(Error::TimedOut {

@@ -15,6 +15,7 @@ pub mod agent_id;
 pub mod backoff;
 pub mod config;
 pub mod egress;
+pub mod limit;
 pub mod pause;
 pub mod shutdown;
 pub mod telemetry;

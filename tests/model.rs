@@ -164,6 +164,18 @@ impl World {
                     self.reports_unsettled = self.reports_unsettled.split_off(&(through + 1));
                 }
             }
+            Step::WorkerDies
+            | Step::WorkerLosesLink
+            | Step::BridgeDies
+            | Step::BridgeLosesLink
+            | Step::SessionBreaks
+            | Step::GatewayDies(_) => self.breaks(step),
+        }
+    }
+
+    /// Something dies or is cut.
+    fn breaks(&mut self, step: Step) {
+        match step {
             Step::WorkerDies => {
                 self.table = Table::default();
                 self.running.clear();
@@ -192,6 +204,7 @@ impl World {
                 }
                 self.session_breaks();
             }
+            other => panic!("{other:?} breaks nothing"),
         }
     }
 

@@ -9,7 +9,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_std::task;
 use futures::future::{BoxFuture, FutureExt};
 use futures::select_biased;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -18,6 +17,7 @@ use sluice_proto::job::Job;
 
 use crate::bridge::policy::End;
 use crate::bridge::state::Shared;
+use crate::limit;
 use crate::telemetry::{now_ms, now_us};
 use crate::{queue, wire};
 
@@ -66,7 +66,7 @@ pub async fn run(
                 continue;
             }
             frame = next_frame(receiver, is_full).fuse() => frame,
-            () = task::sleep(silent_at.saturating_duration_since(Instant::now())).fuse() => {
+            () = limit::after(silent_at.saturating_duration_since(Instant::now())).fuse() => {
                 let s = SILENCE_MAX.as_secs();
                 return End::Lost(format!("the gateway was silent for {s} s"));
             }

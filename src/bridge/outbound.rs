@@ -10,12 +10,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_std::task;
-use futures::future::select;
 use sluice_proto::frame::{AgentStatus, BATCH_MAX, FromBridge, HEARTBEAT_MS};
 
 use crate::bridge::policy::{self, End};
 use crate::bridge::state::Shared;
+use crate::limit;
 use crate::shutdown::Stage;
 use crate::wire::{Error, Sender};
 
@@ -75,8 +74,7 @@ async fn write(
             }
         }
         // A bell that rang since the look above is kept.
-        let pause = Box::pin(task::sleep(LOOK_EVERY));
-        select(Box::pin(shared.frames.rung()), pause).await;
+        let _ = limit::timeout(LOOK_EVERY, shared.frames.rung()).await;
     }
 }
 

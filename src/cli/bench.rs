@@ -4,6 +4,8 @@
 //!  two hops     bench ─▶ broker ─▶ bench ─▶ broker ─▶ bench          the floor
 //!  pipeline     bench ─▶ broker ─▶ worker ─▶ Node ─▶ worker ─▶ broker ─▶ bench
 //!  API          bench ─▶ gateway ─▶ bridge ─▶ … the whole line … ─▶ bench
+//!  starts       jobs of identities that no runtime is warm for
+//!  floors       `podman run` of the same image, the same expression in a bare loop, BullMQ
 //! ```
 //!
 //! Every figure is taken with real processes, durable queues and confirms;
@@ -11,10 +13,15 @@
 
 mod depth;
 mod faults;
+mod floors;
 mod load;
+mod plot;
+mod report;
 mod soak;
+mod starts;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -24,7 +31,7 @@ use serde_json::{Value, json};
 use sluice_proto::ids::{JobId, PoolId, ProjectId};
 use sluice_proto::job::{Identity, Job, Kind, Priority};
 use sluice_proto::queue::Names;
-use sluice_proto::report::{Body, Outcome};
+use sluice_proto::report::{Body, Origin, Outcome};
 
 use crate::cli::rig::{PoolAccess, Rig, RigOptions, until_interrupted};
 use crate::cli::stats::Samples;
@@ -41,10 +48,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 const PIPELINE_WINDOW: usize = 512;
 /// The pool whose workers are fed by the bench itself, without a bridge.
 const BARE_POOL: &str = "bench";
+/// What every job computes: nothing worth mentioning.
+const EXPRESSION: &str = "1 + 1";
 
-/// Measure latency and throughput of this installation's parts.
+/// Measure latency, throughput and memory of this installation's parts, beside
+/// the bare machine.
 ///
-/// Example: sluice bench --json
+/// Example: sluice bench --report docs
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Bench {
@@ -65,6 +75,9 @@ pub struct Bench {
     /// HTTP requests in flight for the API's throughput.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1024))]
     clients: u32,
+    /// Write a table (performance.md) and a plot (performance.svg) into this directory.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
 }
 
 /// What is measured instead of latency and throughput.
@@ -87,7 +100,14 @@ impl Bench {
             Some(Mode::Soak(soak)) => return Box::pin(soak.run(settings, shutdown)).await,
             None => {}
         }
-        match self.measure(settings, &shutdown).await {
+        let measured = async {
+            let summary = self.measure(settings, &shutdown).await?;
+            if let Some(dir) = &self.report {
+                report::write(dir, &summary, "sluice bench").await?;
+            }
+            anyhow::Ok(summary)
+        };
+        match measured.await {
             Ok(summary) => {
                 if self.json {
                     println!("{summary}");
@@ -136,6 +156,16 @@ impl Bench {
         eprintln!("The whole line: API to result");
         let api = Api { rig, project, pool };
         let (api_to_result, api_rate) = api.measure(self).await?;
+        let (rss_mib, private_mib) = (rig.rss_mib(), rig.private_mib());
+        say("First calls, many identities, idle runtimes");
+        let first_calls = starts::first_calls(&api).await?;
+        let identities = starts::identities(&api).await?;
+        let (runtime_pss_mib, runtimes) = starts::idle_memory(&api).await?;
+        say("Cold starts");
+        let cold = starts::cold(rig, &amqp).await?;
+        say("The bare machine");
+        let floors = floors::measure(&rig.image(), &rig.podman_url()?).await?;
+        let tenth = |mib: f64| (mib * 10.0).round() / 10.0;
         Ok(json!({
             "ok": true,
             "workers": self.workers,
@@ -145,7 +175,18 @@ impl Bench {
             "pipeline_jobs_per_s": pipeline.round(),
             "two_hop_per_s": two_hop.round(),
             "pipeline_share_of_two_hop": (pipeline / two_hop * 100.0).round() / 100.0,
-            "rss_mib": rig.rss_mib(),
+            "stem_first_call_ms": first_calls.to_json(),
+            "cold_ms": cold.to_json(),
+            "podman_run_ms": floors.podman_run.to_json(),
+            "identities": identities,
+            "runtime_pss_mib": tenth(runtime_pss_mib),
+            "idle_runtimes": runtimes,
+            "rss_mib": rss_mib,
+            "private_mib": private_mib,
+            "floors": {
+                "node_loop_per_s": floors.node_loop_per_s.round(),
+                "bullmq": floors.bullmq,
+            },
         }))
     }
 
@@ -153,7 +194,7 @@ impl Bench {
     async fn pipeline(&self, rig: &mut Rig, amqp: &str) -> anyhow::Result<(Samples, f64)> {
         let names = Names::of(&PoolId::from(BARE_POOL));
         let link = Link::connect(amqp, "sluice bench", &names).await?;
-        let workers = rig.start_bare_workers(BARE_POOL, amqp)?;
+        let workers = rig.start_bare_workers(BARE_POOL, amqp, &[])?;
         let result = self.pump(&link).await;
         link.close().await;
         workers.stop().await;
@@ -161,11 +202,7 @@ impl Bench {
     }
 
     async fn pump(&self, link: &Link) -> anyhow::Result<(Samples, f64)> {
-        let mut pump = Pump {
-            reports: link.reports(1_000).await?,
-            link,
-            open: HashMap::new(),
-        };
+        let mut pump = Pump::new(link, BARE_POOL).await?;
         pump.run(WARM_UP_JOBS, 64).await.context("warm up")?;
 
         let mut samples = Samples::default();
@@ -185,20 +222,36 @@ impl Bench {
 struct Pump<'a> {
     link: &'a Link,
     reports: crate::queue::Deliveries<sluice_proto::report::Report>,
-    open: HashMap<JobId, ()>,
+    open: HashSet<JobId>,
+    pool: &'a str,
+    /// Whose expressions are evaluated.
+    flow: String,
+    /// What the last job ran on.
+    origin: Option<Origin>,
 }
 
 // === impl Pump ===
 
-impl Pump<'_> {
+impl<'a> Pump<'a> {
+    async fn new(link: &'a Link, pool: &'a str) -> anyhow::Result<Self> {
+        Ok(Self {
+            reports: link.reports(1_000).await?,
+            link,
+            open: HashSet::new(),
+            pool,
+            flow: pool.to_owned(),
+            origin: None,
+        })
+    }
+
     /// Runs `jobs` no-op jobs, at most `window` at a time, until each is reported finished.
     async fn run(&mut self, jobs: usize, window: usize) -> anyhow::Result<()> {
         let mut published = 0;
         let mut publishing = FuturesUnordered::new();
         while published < jobs || !self.open.is_empty() || !publishing.is_empty() {
             while published < jobs && self.open.len() < window {
-                let job = no_op();
-                self.open.insert(job.id.clone(), ());
+                let job = no_op_of(self.pool, &self.flow);
+                self.open.insert(job.id.clone());
                 published += 1;
                 let link = self.link;
                 publishing.push(async move { link.publish_job(&job, now_us()).await });
@@ -224,6 +277,7 @@ impl Pump<'_> {
                     finished.outcome
                 );
                 self.open.remove(&delivery.item.job);
+                self.origin = finished.runtime.as_ref().map(|used| used.origin);
             }
             delivery.ack().await?;
         }
@@ -232,15 +286,17 @@ impl Pump<'_> {
 }
 
 fn no_op() -> Job {
+    no_op_of(BARE_POOL, BARE_POOL)
+}
+
+fn no_op_of(pool: &str, flow: &str) -> Job {
     Job {
         id: JobId(uuid::Uuid::now_v7().to_string()),
         kind: Kind::Evaluate,
         priority: Priority::Normal,
-        pool: PoolId::from(BARE_POOL),
-        project: ProjectId::from(BARE_POOL),
-        identity: Identity::Flow {
-            flow: BARE_POOL.into(),
-        },
+        pool: PoolId::from(pool),
+        project: ProjectId::from(pool),
+        identity: Identity::Flow { flow: flow.into() },
         dispatch: 1,
         created_us: now_us(),
         timeout_ms: 30_000,
@@ -292,19 +348,21 @@ impl Api<'_> {
     }
 
     async fn one(&self) -> anyhow::Result<()> {
-        let body = json!({
-            "project": self.project,
-            "pool": self.pool.id,
-            "kind": "evaluate",
-            "expressions": {"value": "1 + 1"},
-        });
+        let body = json!({"kind": "evaluate", "expressions": {"value": EXPRESSION}});
+        self.submit(body).await.map(drop)
+    }
+
+    /// Runs one job to its end; answers with the job object.
+    async fn submit(&self, mut body: Value) -> anyhow::Result<Value> {
+        body["project"] = json!(self.project);
+        body["pool"] = json!(self.pool.id);
         let job = self.rig.post("/api/v1/jobs?wait=30", &body).await?;
         ensure!(
             job["state"] == "succeeded",
-            "a no-op job ended as {}",
+            "a job of the benchmark ended as {}",
             job["outcome"]
         );
-        Ok(())
+        Ok(job)
     }
 }
 
@@ -350,5 +408,17 @@ fn print_table(summary: &Value) {
         "two bare hops               {} messages/s",
         summary["two_hop_per_s"]
     );
+    for (name, key) in [
+        ("first call, on a stem", "stem_first_call_ms"),
+        ("first call, cold", "cold_ms"),
+        ("podman run, Node hello", "podman_run_ms"),
+    ] {
+        println!("{name:<27} {}", latency(key));
+    }
+    println!(
+        "an idle runtime, PSS        {} MiB",
+        summary["runtime_pss_mib"]
+    );
     println!("resident memory, MiB        {}", summary["rss_mib"]);
+    println!("private memory, MiB         {}", summary["private_mib"]);
 }

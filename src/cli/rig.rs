@@ -19,7 +19,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use crate::api_client::ApiClient;
-use crate::config::{EgressConfig, SETTINGS};
+use crate::config::{EgressConfig, RUNTIME_IMAGE_DEFAULT, SETTINGS};
 use crate::shutdown::Shutdown;
 
 pub use crate::cli::rig::sample::Sample;
@@ -243,18 +243,25 @@ impl Rig {
     }
 
     /// Starts workers for a pool that has no bridge; their jobs and reports are the caller's.
-    pub fn start_bare_workers(&self, pool: &str, amqp_url: &str) -> anyhow::Result<BareWorkers> {
+    /// `more` are settings on top.
+    pub fn start_bare_workers(
+        &self,
+        pool: &str,
+        amqp_url: &str,
+        more: &[(String, String)],
+    ) -> anyhow::Result<BareWorkers> {
         let mut children = Vec::new();
         for number in 0..self.options.workers {
             let dir = self.dir.path().join(format!("{pool}-{number}"));
             std::fs::create_dir_all(&dir)?;
-            let settings = [
+            let mut settings = vec![
                 ("FLOWS_ENDPOINT".into(), self.gateway_http.clone()),
                 ("FLOWS_AGENT_POOL_ID".into(), pool.to_owned()),
                 ("AMQP_URL".into(), amqp_url.to_owned()),
                 ("CONTAINER_HOST".into(), self.podman_url()?),
                 ("SLUICE_WORKER_NUMBER".into(), number.to_string()),
             ];
+            settings.extend_from_slice(more);
             children.push(child(
                 &self.exe,
                 &dir,
@@ -267,12 +274,23 @@ impl Rig {
     }
 
     /// The Podman service the agent uses, which it keeps beside the broker's address.
-    fn podman_url(&self) -> anyhow::Result<String> {
+    pub fn podman_url(&self) -> anyhow::Result<String> {
         let path = self.dir.path().join("agent/podman-url");
         Ok(std::fs::read_to_string(path)
             .context("read the agent's Podman address")?
             .trim()
             .to_owned())
+    }
+
+    /// The image that the runtimes use.
+    pub fn image(&self) -> String {
+        let set = self.options.settings.iter();
+        set.rev()
+            .find(|(name, _)| name == "FLOWS_RUNTIME_IMAGE")
+            .map_or_else(
+                || RUNTIME_IMAGE_DEFAULT.to_owned(),
+                |(_, image)| image.clone(),
+            )
     }
 
     /// The broker's address, which the agent keeps for whoever may read its files.

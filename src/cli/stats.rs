@@ -17,6 +17,10 @@ impl Samples {
         self.ms.push(duration.as_secs_f64() * 1_000.0);
     }
 
+    pub fn len(&self) -> usize {
+        self.ms.len()
+    }
+
     pub fn p50(&self) -> f64 {
         self.percentile(0.50)
     }

@@ -2,9 +2,9 @@
 //! calls of its invocation.
 //!
 //! A call is fenced like a report: one of an older attempt is refused, one of a
-//! newer attempt raises the fence. Today only the key-value store has an effect
-//! of its own; everything else is recorded. [`plan`] is the place where the
-//! flow engine takes over.
+//! newer attempt raises the fence. Calls of the flow engine's jobs are the
+//! engine's, the key-value store apart; a job that was made by hand speaks for
+//! no block, so its other calls are recorded and have no effect.
 
 use serde_json::{Value, json};
 use sluice_proto::job::{Attempt, Identity};
@@ -12,11 +12,13 @@ use sluice_proto::job::{Attempt, Identity};
 use crate::gateway::Gateway;
 use crate::gateway::auth::JobCaller;
 use crate::gateway::directory::new_id;
+use crate::gateway::engine::expressions::bytes_of;
+use crate::gateway::engine::run::{self, Purpose};
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
 use crate::gateway::json::{Fields, Json};
 use crate::gateway::lifecycle::Denial;
-use crate::store::calls::{ARGS_BYTES_KEPT, Call, Effect, Number};
+use crate::store::calls::{ARGS_BYTES_KEPT, Call, Effect, Number, Render};
 use crate::store::kv::{Answer, Lock, Op, Pair, Set};
 use crate::telemetry::{now_ms, now_us};
 
@@ -26,6 +28,8 @@ pub const CALL_BYTES_MAX: u64 = 5 * 1024 * 1024;
 const CALLS_KEPT: u32 = 1_000;
 /// Keys one call may name.
 const KEYS_MAX: usize = 1_000;
+/// The largest value of a key, in bytes of JSON: a page of values stays small.
+const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 1_024;
 
@@ -66,12 +70,17 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
             "the token is for another job or dispatch",
         ));
     }
-    let effect = plan(caller, &method, &args)?;
+    let step = purpose(caller).filter(|_| !method.starts_with("kv."));
+    let effect = match step {
+        Some(_) => Effect::Answer(Value::Null),
+        None => plan(caller, &method, &args)?,
+    };
     let called = gateway
         .line
         .called(&job, attempt, CALLS_KEPT)
         .map_err(|denial| refused(denial, attempt))?;
-    let text = String::from_utf8_lossy(&Json::List(args).to_bytes()).into_owned();
+    let args = Json::List(args).to_bytes();
+    let text = String::from_utf8_lossy(&args).into_owned();
     let call = Call {
         number: Number {
             job: spec.seq,
@@ -85,17 +94,37 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
         answer: None,
         error: None,
     };
-    let render = match call.method.rsplit('.').next() {
-        Some("get") => render_one,
-        Some("set" | "setMany") => render_done,
-        Some("delete" | "releaseLock") => render_nothing,
-        _ => render_many,
-    };
+    if let Some(purpose) = step {
+        let call = run::Call {
+            record: call,
+            attempt,
+            keep: called.record,
+            count: called.count,
+            args: serde_json::from_slice(&args).map_err(ApiError::internal)?,
+            purpose,
+        };
+        return Ok(Reply::data(&gateway.engine.call(call).await?));
+    }
+    let render = render_for(&call.method);
     let value = gateway
         .store
         .call(call, effect, render, now_ms(), called.record)
         .await?;
     Ok(Reply::data(&value))
+}
+
+/// The step that a job of the engine belongs to.
+fn purpose(caller: &JobCaller) -> Option<Purpose> {
+    Purpose::read(caller.holder.spec.purpose.as_deref()?)
+}
+
+fn render_for(method: &str) -> Render {
+    match method.rsplit('.').next() {
+        Some("get") => render_one,
+        Some("set" | "setMany") => render_done,
+        Some("delete" | "releaseLock") => render_nothing,
+        _ => render_many,
+    }
 }
 
 fn attempt(object: Option<Json>) -> Result<Attempt, ApiError> {
@@ -167,13 +196,26 @@ fn kv_scope(caller: &JobCaller, scope: &str) -> Result<String, ApiError> {
     };
     match scope {
         "app" => Ok(format!("app:{installation}")),
-        "block" => match &caller.holder.spec.block {
+        "block" => match block_of(caller) {
             Some(block) => Ok(format!("block:{installation}:{block}")),
             None => Err(ApiError::bad(
                 "kv.block is not available here: the job is not for a block",
             )),
         },
         other => Err(unknown(&format!("kv.{other}"))),
+    }
+}
+
+/// The block whose store a job may use: an engine's job says so by id, one made
+/// by hand by whatever name it was given.
+fn block_of(caller: &JobCaller) -> Option<String> {
+    let spec = &caller.holder.spec;
+    match purpose(caller) {
+        Some(purpose) => {
+            let speaker = purpose.speaker()?;
+            speaker.flow.map(|_| speaker.component.to_owned())
+        }
+        None => spec.block.clone(),
     }
 }
 
@@ -258,15 +300,23 @@ fn set(pair: Option<&Json>) -> Result<Set, ApiError> {
         }),
     };
     let value = field("value").map_or(Ok(Value::Null), serde_json::to_value);
+    let value = value.map_err(ApiError::internal)?;
+    let bytes = bytes_of(&value);
+    if bytes > VALUE_BYTES_MAX {
+        return Err(ApiError::bad(format!(
+            "the value has {bytes} bytes, more than {VALUE_BYTES_MAX}"
+        )));
+    }
     Ok(Set {
         key: key(field("key"))?,
-        value: value.map_err(ApiError::internal)?,
+        value,
         ttl_s: seconds(field("ttl"), "ttl")?,
         lock,
     })
 }
 
-fn pair(pair: &Pair) -> Value {
+/// A pair of the key-value store as the SDK and the API show it.
+pub fn pair(pair: &Pair) -> Value {
     let mut value = json!({"key": pair.key});
     let mut put = |name: &str, what: Option<Value>| {
         if let Some(what) = what {

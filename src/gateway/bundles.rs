@@ -136,6 +136,53 @@ mod tests {
 
     use super::*;
 
+    /// An archive with code and UI in it, as a client makes one.
+    fn whole_archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for name in ["app.js", "ui.js", "notes/readme.md"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(5);
+            header.set_mode(0o644);
+            builder
+                .append_data(&mut header, name, b"12345".as_slice())
+                .expect("in memory");
+        }
+        let gzip = builder.into_inner().expect("in memory");
+        gzip.finish().expect("in memory")
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_damaged_archive_is_read_or_refused_and_never_too_much(
+            damage in proptest::collection::vec((0usize..4_096, proptest::prelude::any::<u8>()), 1..8),
+            inside in proptest::prelude::any::<bool>(),
+        ) {
+            let whole = whole_archive();
+            let mut bytes = if inside {
+                // Damage of the tar itself, which the checksum of gzip would hide.
+                let mut tar = Vec::new();
+                GzDecoder::new(whole.as_slice()).read_to_end(&mut tar).expect("it is whole");
+                tar
+            } else {
+                whole
+            };
+            for (at, byte) in damage {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            if inside {
+                let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+                gzip.write_all(&bytes).expect("in memory");
+                bytes = gzip.finish().expect("in memory");
+            }
+            if let Ok(code) = unpack(&bytes) {
+                proptest::prop_assert!(code.code.len() <= CODE_BYTES_MAX);
+            }
+        }
+    }
+
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
         for (name, bytes) in files {

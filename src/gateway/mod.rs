@@ -48,6 +48,7 @@ use crate::config::GatewayConfig;
 use crate::gateway::bundles::Bundles;
 use crate::gateway::directory::Directory;
 use crate::gateway::disk::Disk;
+use crate::gateway::engine::run::{Engine, REQUEST_BUNDLE};
 use crate::gateway::http::Server;
 use crate::gateway::line::{Limits, Line};
 use crate::gateway::secrets::JobTokens;
@@ -71,10 +72,19 @@ const RETENTION: retention::Limits = retention::Limits {
     bytes_max: 8 * 1024 * 1024 * 1024,
 };
 
+/// How long events are kept, in milliseconds: 30 days. Chains that sleep longer
+/// go on without the outputs of their first blocks.
+const EVENTS_KEPT_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// Events removed in one change, so that live jobs never wait long behind it.
+const EVENTS_SWEPT_AT_ONCE: u32 = 200;
+
 /// Everything a handler or a session may touch.
 pub struct Gateway {
     pub(crate) store: Store,
-    directory: Directory,
+    directory: Arc<Directory>,
+    engine: Arc<Engine>,
+    /// Held by each stream of events, to count them.
+    followers: Arc<()>,
     line: Arc<Line>,
     bundles: Bundles,
     disk: Disk,
@@ -155,19 +165,35 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         .await
         .context("open the store")?;
     tasks.spawn("store", writer.run());
-    let directory = Directory::load(&store).await?;
+    let directory = Arc::new(Directory::load(&store).await?);
     first_admin_key(&directory, &dir.join("admin.key")).await?;
     let tokens = JobTokens::load(&dir.join("secret"))?;
-    let line = Line::rebuild(&store, tokens.clone(), Limits::default()).await?;
+    // Unbounded: an end must never wait for the engine, and jobs on the line bound it.
+    let (steps, ended) = channel::unbounded();
+    let line = Line::rebuild(&store, tokens.clone(), Limits::default(), steps).await?;
     let bundles = Bundles::open(&dir.join("bundles"))?;
     let disk = Disk::new(&dir, config.disk_free_bytes_min);
     disk.look().await;
     let http = bind(&config.listen, "SLUICE_GATEWAY_LISTEN").await?;
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
+    let request_digest = bundles.put(REQUEST_BUNDLE.as_bytes().to_vec()).await?;
+    let base_url = format!("http://{}", http.local_addr()?);
+    let engine = Engine::new(
+        store.clone(),
+        line.clone(),
+        directory.clone(),
+        ended,
+        base_url,
+        request_digest,
+    );
+    tasks.spawn("engine", engine.clone().settle());
+    tasks.spawn("clock", engine.clone().keep_time());
     let gateway = Arc::new(Gateway {
         store,
         directory,
+        engine,
+        followers: Arc::default(),
         line,
         bundles,
         disk,
@@ -199,6 +225,7 @@ async fn drain(
     if timeout(GOODBYE_MAX, ended.recv()).await.is_err() {
         tracing::warn!("Some sessions did not say goodbye in time");
     }
+    gateway.engine.stop();
     gateway.store.close();
     tasks.join().await;
 }
@@ -231,6 +258,17 @@ async fn sweep_once(gateway: &Gateway) -> Result<(), store::Error> {
         tracing::info!(jobs, "Removed finished jobs that were kept long enough");
     }
     gateway.store.sweep_kv(now_ms()).await?;
+    let before_ms = i64::try_from(now_ms().saturating_sub(EVENTS_KEPT_MS)).unwrap_or(0);
+    while gateway
+        .store
+        .sweep_events(before_ms, EVENTS_SWEPT_AT_ONCE)
+        .await?
+        > 0
+    {
+        if gateway.is_draining() {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -31,6 +31,7 @@ use crate::gateway::Gateway;
 use crate::gateway::directory::new_id;
 use crate::gateway::line::{Handed, Outbox, Peer};
 use crate::gateway::secrets::CREDENTIAL_BYTES_MAX;
+use crate::limit;
 use crate::shutdown;
 use crate::wire::{self, Receiver, Sender};
 
@@ -247,7 +248,7 @@ async fn read(
     let (pool, id) = (session.pool.as_str(), session.id.as_str());
     let mut uncommitted = VecDeque::new();
     loop {
-        let frame = match timeout(SILENCE_MAX, receiver.next()).await {
+        let frame = match limit::timeout(SILENCE_MAX, receiver.next()).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return "the bridge closed the connection".to_owned(),
             Ok(Err(error)) => return error.to_string(),
@@ -286,7 +287,7 @@ async fn write(
     let mut beat = Instant::now();
     loop {
         let left = HEARTBEAT.saturating_sub(beat.elapsed());
-        let first = match timeout(left, outbox.recv()).await {
+        let first = match limit::timeout(left, outbox.recv()).await {
             Err(_) => {
                 beat = Instant::now();
                 match sender.send(&FromGateway::Heartbeat).await {

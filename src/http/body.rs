@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_std::future::timeout;
 use trillium::Conn;
 
 use crate::http::ApiError;
+use crate::limit;
 
 /// How long a body may take to arrive.
 const BODY_MAX: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl Budget {
             return Err(too_large());
         }
         let share = self.take(length)?;
-        match timeout(BODY_MAX, body.read_bytes()).await {
+        match limit::timeout(BODY_MAX, body.read_bytes()).await {
             Ok(Ok(bytes)) => Ok(Body {
                 bytes,
                 _share: share,

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_std::future::timeout;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, TryStreamExt};
 use serde::Serialize;
 use trillium::{Conn, Handler, KnownHeaderName, Swansong};
 
@@ -76,7 +76,16 @@ pub struct Head {
 pub struct Reply {
     pub status: u16,
     pub content_type: &'static str,
-    pub body: Vec<u8>,
+    /// Beside the content type; several values of one name follow each other.
+    pub headers: Vec<(String, String)>,
+    pub body: Content,
+}
+
+/// What an answer carries.
+#[derive(Debug)]
+pub enum Content {
+    Bytes(Vec<u8>),
+    Stream(trillium::Body),
 }
 
 /// The running server.
@@ -137,6 +146,26 @@ impl Request<'_> {
         let body = self.bodies.read(self.conn, bytes_max).await?;
         *self.read = true;
         Ok(body)
+    }
+
+    /// Path and query as they came.
+    pub fn target(&self) -> String {
+        match self.conn.querystring() {
+            "" => self.conn.path().to_owned(),
+            query => format!("{}?{query}", self.conn.path()),
+        }
+    }
+
+    /// Every header, each value by itself.
+    pub fn headers(&self) -> Vec<(String, Vec<u8>)> {
+        let headers = self.conn.request_headers().iter();
+        headers
+            .flat_map(|(name, values)| {
+                let name = name.to_string();
+                let values = values.iter();
+                values.map(move |value| (name.clone(), value.as_ref().to_vec()))
+            })
+            .collect()
     }
 
     /// Says that a body is not looked at.
@@ -209,8 +238,7 @@ fn refuse(mut conn: Conn, error: ApiError) -> Conn {
     let body = serde_json::json!({"error": error.message}).to_string();
     let reply = Reply {
         status: error.status,
-        content_type: JSON,
-        body: body.into_bytes(),
+        ..Reply::bytes(JSON, body.into_bytes())
     };
     reply.send(conn)
 }
@@ -274,11 +302,7 @@ impl Reply {
         body.extend_from_slice(b"{\"data\":");
         body.extend_from_slice(json);
         body.push(b'}');
-        Self {
-            status: 200,
-            content_type: JSON,
-            body,
-        }
+        Self::bytes(JSON, body)
     }
 
     /// 201 with a value.
@@ -294,14 +318,52 @@ impl Reply {
         Self {
             status: 200,
             content_type,
-            body,
+            headers: Vec::new(),
+            body: Content::Bytes(body),
+        }
+    }
+
+    /// 200 with what comes, until the stream ends.
+    pub fn stream(
+        content_type: &'static str,
+        chunks: impl Stream<Item = std::io::Result<Vec<u8>>> + Send + 'static,
+    ) -> Self {
+        let reader = Box::pin(chunks).into_async_read();
+        Self {
+            body: Content::Stream(trillium::Body::new_streaming(reader, None)),
+            ..Self::bytes(content_type, Vec::new())
+        }
+    }
+
+    /// What somebody else's code answers: its status, its headers, no envelope.
+    pub fn foreign(status: u16, headers: Vec<(String, String)>, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            headers,
+            ..Self::bytes("", body)
+        }
+    }
+
+    /// The bytes of an answer that is no stream.
+    pub fn json(&self) -> &[u8] {
+        match &self.body {
+            Content::Bytes(bytes) => bytes,
+            Content::Stream(_) => &[],
         }
     }
 
     fn send(self, conn: Conn) -> Conn {
-        conn.with_status(self.status)
-            .with_response_header(KnownHeaderName::ContentType, self.content_type)
-            .with_body(self.body)
+        let mut conn = conn.with_status(self.status).with_body(match self.body {
+            Content::Bytes(bytes) => bytes.into(),
+            Content::Stream(body) => body,
+        });
+        if !self.content_type.is_empty() {
+            conn.insert_response_header(KnownHeaderName::ContentType, self.content_type);
+        }
+        for (name, value) in self.headers {
+            conn.response_headers_mut().append(name, value);
+        }
+        conn
     }
 }
 

@@ -26,6 +26,10 @@ use crate::queue::{ANSWER_MAX, Error, executor, topology, within};
 const HEARTBEAT_S: u16 = 10;
 /// How long a connection may take to be made, in milliseconds.
 const CONNECT_MS_MAX: u64 = 8_000;
+/// The largest AMQP frame asked for, in bytes. lapin keeps two buffers of 32
+/// frames per connection, so the broker's own 128 KiB would hold 16 MiB for two
+/// idle connections; longer messages merely take more frames.
+const FRAME_BYTES_MAX: u32 = 32 * 1024;
 
 /// A live way to the broker. Cheap to clone; all clones share its fate.
 #[derive(Clone)]
@@ -187,6 +191,7 @@ pub(super) fn parse(amqp_url: &str) -> Result<AMQPUri, Error> {
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
     uri.query.connection_timeout.get_or_insert(CONNECT_MS_MAX);
+    uri.query.frame_max.get_or_insert(FRAME_BYTES_MAX);
     Ok(uri)
 }
 

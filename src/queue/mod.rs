@@ -35,6 +35,8 @@ use std::time::Duration;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use crate::limit;
+
 pub use consumer::{Deliveries, Delivery, failed};
 pub use link::{Depths, Link};
 
@@ -135,7 +137,7 @@ async fn within<T>(
     what: &'static str,
     request: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, Error> {
-    match async_std::future::timeout(ANSWER_MAX, request).await {
+    match limit::timeout(ANSWER_MAX, request).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Error::TimedOut(what)),

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::{Fuse, FuturesUnordered};
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -49,15 +49,23 @@ pub async fn measure(amqp_url: &str, messages: u32, window: usize) -> Result<f64
         let declared = side.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments);
         within("a declaration", declared).await?;
     }
-    let hops = Hops {
+    let (relaying, relay) = consume(&consuming, &queues[0]).await?;
+    let (ending, end) = consume(&consuming, &queues[1]).await?;
+    let tags = [(relaying, relay.tag().clone()), (ending, end.tag().clone())];
+    let mut hops = Hops {
         first: confirmed(&publishing).await?,
         second: confirmed(&publishing).await?,
-        relay: consume(&consuming, &queues[0]).await?.fuse(),
-        end: consume(&consuming, &queues[1]).await?.fuse(),
-        queues,
+        relay: relay.fuse(),
+        end: end.fuse(),
+        queues: queues.clone(),
     };
-    let queues = hops.queues.clone();
     let measured = async_std::future::timeout(MEASURE_MAX, hops.run(messages, window)).await;
+    // A consumer that is dropped while its queue is deleted takes the connection along.
+    for (channel, tag) in tags {
+        let cancelled = channel.basic_cancel(tag, BasicCancelOptions::default());
+        within("ending a consumer", cancelled).await?;
+    }
+    drop(hops);
     for queue in queues {
         let deleted = side.queue_delete(queue, QueueDeleteOptions::default());
         within("a deletion", deleted).await?;
@@ -77,7 +85,7 @@ struct Hops {
 // === impl Hops ===
 
 impl Hops {
-    async fn run(mut self, messages: u32, window: usize) -> Result<f64, Error> {
+    async fn run(&mut self, messages: u32, window: usize) -> Result<f64, Error> {
         let body = vec![b'x'; BODY_BYTES];
         let started = Instant::now();
         let (mut sent, mut arrived) = (0u32, 0u32);
@@ -144,7 +152,10 @@ async fn confirmed(connection: &Connection) -> Result<Channel, Error> {
     Ok(channel)
 }
 
-async fn consume(connection: &Connection, queue: &ShortString) -> Result<Consumer, Error> {
+async fn consume(
+    connection: &Connection,
+    queue: &ShortString,
+) -> Result<(Channel, Consumer), Error> {
     let channel = within("opening a channel", connection.create_channel()).await?;
     let limited = channel.basic_qos(512, BasicQosOptions::default());
     within("setting a prefetch", limited).await?;
@@ -154,5 +165,6 @@ async fn consume(connection: &Connection, queue: &ShortString) -> Result<Consume
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    within("starting to consume", consuming).await
+    let consumer = within("starting to consume", consuming).await?;
+    Ok((channel, consumer))
 }

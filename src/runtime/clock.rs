@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
 
+use crate::config::Sandbox;
 use crate::runtime::death::Verdict;
 use crate::runtime::harness::Conversation;
 use crate::runtime::pool::{Shared, Use};
@@ -22,13 +23,13 @@ const TICKS_WHOLE: u32 = 4;
 /// Every so many ticks, a second, those without an invocation are looked at.
 const TICKS_IDLE: u32 = 20;
 
-/// How much of a second a runtime may compute without an invocation, in the
-/// kernel's hundredths.
-const IDLE_CPU_MAX: u64 = 50;
+/// How much of a second a runtime may compute without an invocation, in microseconds.
+const IDLE_CPU_US_MAX: u64 = 500_000;
 
 /// What the clock holds runtimes to.
 pub(super) struct Watch {
     pub(super) memory_bytes_max: u64,
+    pub(super) sandbox: Sandbox,
     /// Without an invocation for this long, a runtime is paused.
     pub(super) pause: Duration,
 }
@@ -48,7 +49,7 @@ pub(super) async fn clock(shared: Arc<Shared>, watch: Watch) {
             handle.conversation.tick(Instant::now());
         }
         if ticks.is_multiple_of(TICKS_IDLE) {
-            watch_idle(&shared, &mut busy_before);
+            watch_idle(&shared, watch.sandbox, &mut busy_before);
             let mut ledger = shared.ledger();
             for handle in ledger.pause(Instant::now(), watch.pause) {
                 handle.conversation.pause();
@@ -81,15 +82,28 @@ pub(super) fn usage(conversation: &Conversation) -> Option<Use> {
     let pid = conversation.pid()?;
     Some(Use {
         container: conversation.container().to_owned(),
-        memory_bytes: tree_bytes(pid)?,
-        // Linux counts in hundredths of a second there, whatever the kernel's own clock.
-        cpu_us: processor_ticks(pid)? * 10_000,
+        memory_bytes: private_bytes(pid)?,
+        cpu_us: spent_us(pid)?,
     })
 }
 
+fn spent_us(pid: i32) -> Option<u64> {
+    cpu_us(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// CPU time of a process and its threads, from `/proc/PID/stat`. Linux counts
+/// it there in hundredths of a second, whatever the kernel's own clock.
+fn cpu_us(stat: &str) -> Option<u64> {
+    // The name in parentheses may hold anything, so fields are counted after the last one.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = |field: Option<&str>| field?.parse::<u64>().ok();
+    Some((ticks(fields.next())? + ticks(fields.next())?) * 10_000)
+}
+
 /// Retires runtimes that go on when their invocations are over: what computes or
-/// forks then is nobody's, and takes the processor from others.
-fn watch_idle(shared: &Shared, before: &mut HashMap<i32, u64>) {
+/// forks then is nobody's, and takes the processor from others. gVisor always
+/// has processes of its own below it.
+fn watch_idle(shared: &Shared, sandbox: Sandbox, before: &mut HashMap<i32, u64>) {
     let idle = shared.ledger().idle_for(Instant::now(), TICK * TICKS_IDLE);
     let mut now = HashMap::new();
     for handle in idle {
@@ -97,12 +111,13 @@ fn watch_idle(shared: &Shared, before: &mut HashMap<i32, u64>) {
         let Some(pid) = conversation.pid() else {
             continue;
         };
-        let ticks = processor_ticks(pid).unwrap_or(0);
-        let spent = ticks.saturating_sub(*before.get(&pid).unwrap_or(&ticks));
-        now.insert(pid, ticks);
-        let why = if spent > IDLE_CPU_MAX {
+        let tree = tree(pid);
+        let total: u64 = tree.iter().filter_map(|&pid| spent_us(pid)).sum();
+        let spent = total.saturating_sub(*before.get(&pid).unwrap_or(&total));
+        now.insert(pid, total);
+        let why = if spent > IDLE_CPU_US_MAX {
             "it computes"
-        } else if !children(pid).is_empty() {
+        } else if tree.len() > 1 && sandbox == Sandbox::Container {
             "it has processes"
         } else {
             continue;
@@ -116,19 +131,6 @@ fn watch_idle(shared: &Shared, before: &mut HashMap<i32, u64>) {
     *before = now;
 }
 
-/// The time a process has computed, with all its threads, in hundredths of a second.
-fn processor_ticks(pid: i32) -> Option<u64> {
-    ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// The same from the text of `/proc/PID/stat`.
-fn ticks(stat: &str) -> Option<u64> {
-    // The name before it may hold anything, also spaces and brackets.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
-    Some(times.next()?.ok()? + times.next()?.ok()?)
-}
-
 /// The memory that is a process's own, in bytes: what it wrote itself, and
 /// what it shares with its own children, but not the Node binary.
 fn private_bytes(pid: i32) -> Option<u64> {
@@ -140,19 +142,23 @@ fn private_bytes(pid: i32) -> Option<u64> {
     Some((kib("RssAnon:")? + kib("RssShmem:")?) * 1024)
 }
 
-/// The same with every process below it. Whatever loses its parent inside a
-/// container becomes a child of its first process, so this is all of it.
+/// The same with every process below it.
 fn tree_bytes(pid: i32) -> Option<u64> {
     let first = private_bytes(pid)?;
-    let mut below = children(pid);
-    let mut bytes = first;
+    let below = tree(pid).into_iter().skip(1);
+    Some(first + below.filter_map(private_bytes).sum::<u64>())
+}
+
+/// A process and every one below it. Whatever loses its parent inside a
+/// container becomes a child of its first process, so this is all of it.
+fn tree(pid: i32) -> Vec<i32> {
+    let mut all = vec![pid];
     let mut at = 0;
-    while let Some(&pid) = below.get(at) {
-        bytes += private_bytes(pid).unwrap_or(0);
-        below.extend(children(pid));
+    while let Some(&pid) = all.get(at) {
+        all.extend(children(pid));
         at += 1;
     }
-    Some(bytes)
+    all
 }
 
 /// The children of all threads of a process; none where the kernel does not tell.
@@ -177,7 +183,7 @@ mod tests {
     #[test]
     fn cpu_time_is_found_behind_a_name_with_anything_in_it() {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 100 0 0 0 12 3 0 0 20 0 1 0 5 0";
-        assert_eq!(ticks(stat), Some(15));
-        assert_eq!(ticks("7 (a"), None);
+        assert_eq!(cpu_us(stat), Some(150_000));
+        assert_eq!(cpu_us("7 (a"), None);
     }
 }

@@ -15,7 +15,7 @@ use sluice_proto::job::Identity;
 use sluice_proto::report::{Failure, Origin};
 
 use crate::config::RuntimeConfig;
-use crate::runtime::clock::{self, Watch};
+use crate::runtime::clock;
 use crate::runtime::harness::Conversation;
 use crate::runtime::invocation::{Invocation, Mailbox, Running};
 use crate::runtime::keeper::{Event, Keeper};
@@ -123,8 +123,9 @@ impl Pool {
     ) -> Result<Self, Error> {
         let roots = &config.egress.additional_root_cas;
         let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES, roots).await?;
-        let watch = Watch {
+        let watch = clock::Watch {
             memory_bytes_max: config.memory_bytes,
+            sandbox: config.sandbox,
             pause: config.pause,
         };
         let (events, inbox) = channel::unbounded();

@@ -114,7 +114,8 @@ impl Store {
     }
 }
 
-enum Earlier {
+/// What is known of a call that may have been sent before.
+pub enum Earlier {
     Never,
     /// Recorded, but its answer is not kept.
     Asked,
@@ -132,7 +133,8 @@ impl Effect {
     }
 }
 
-async fn answered(c: &mut SqliteConnection, number: &Number) -> Result<Earlier, Error> {
+/// The answer of a call, if it was carried out.
+pub async fn answered(c: &mut SqliteConnection, number: &Number) -> Result<Earlier, Error> {
     let row = sqlx::query(
         "SELECT answer FROM calls WHERE job = ? AND dispatch = ? AND delivery = ? AND number = ?",
     )
@@ -150,7 +152,12 @@ async fn answered(c: &mut SqliteConnection, number: &Number) -> Result<Earlier, 
     })
 }
 
-async fn record(c: &mut SqliteConnection, call: Call, answer: Option<String>) -> Result<(), Error> {
+/// Notes a call and its answer.
+pub async fn record(
+    c: &mut SqliteConnection,
+    call: Call,
+    answer: Option<String>,
+) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO calls (job, dispatch, delivery, number, at_us, method, args, answer, error) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -43,6 +43,8 @@ pub struct Spec {
     pub timeout_ms: u32,
     pub expires_ms: Option<u64>,
     pub created_us: u64,
+    /// JSON: the engine's step that it belongs to, and that takes its end in.
+    pub purpose: Option<Arc<str>>,
     /// The job that this one repeats because somebody asked for it again.
     pub replay_of: Option<String>,
 }
@@ -140,7 +142,7 @@ pub struct Filter {
 const COLUMNS: &str = "j.seq, j.id, j.pool, j.project, j.kind, j.high, j.identity, j.block, \
      j.timeout_ms, j.expires_ms, j.created_us, j.state, j.dispatch, j.delivery, j.agent, \
      j.worker, j.container, j.origin, j.dispatched_us, j.accepted_us, j.started_us, \
-     j.finished_us, j.cancel_reason, j.cancel_us, j.replay_of";
+     j.finished_us, j.cancel_reason, j.cancel_us, j.replay_of, j.purpose";
 
 // === impl State ===
 
@@ -219,6 +221,7 @@ fn read(row: &SqliteRow) -> Result<(Spec, Progress), sqlx::Error> {
         expires_ms: time(9)?,
         created_us: time(10)?.unwrap_or(0),
         replay_of: text(24)?,
+        purpose: arc(25)?,
     };
     let word: String = row.try_get(11)?;
     let state = State::parse(&word)

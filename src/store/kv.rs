@@ -11,7 +11,7 @@ use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::store::{Error, int, uint};
+use crate::store::{Error, Store, int, uint};
 
 /// Pairs in one page of a list.
 pub const PAGE_PAIRS: usize = 100;
@@ -240,6 +240,26 @@ async fn list(
         pairs.push(pair(row, now_ms)?);
     }
     Ok(Answer::Page { pairs, next })
+}
+
+// === impl Store ===
+
+impl Store {
+    /// A page of a scope's pairs in the order of their keys, and where the next one begins.
+    pub async fn kv_page(
+        &self,
+        scope: String,
+        prefix: String,
+        from: Option<String>,
+    ) -> Result<(Vec<Pair>, Option<String>), Error> {
+        let mut reader = self.reader().await?;
+        let now_ms = crate::telemetry::now_ms();
+        match list(&mut reader, &scope, &prefix, from, now_ms).await? {
+            Answer::Page { pairs, next } => Ok((pairs, next)),
+            Answer::Pairs(pairs) => Ok((pairs, None)),
+            Answer::Done(_) => Ok((Vec::new(), None)),
+        }
+    }
 }
 
 // === impl Pair ===

@@ -16,6 +16,7 @@ pub mod apps;
 mod bulk;
 pub mod calls;
 pub mod directory;
+pub mod engine;
 mod gathered;
 pub mod jobs;
 pub mod kv;
@@ -35,9 +36,12 @@ use sqlx::sqlite::{
 };
 
 use crate::store::jobs::{JobWrite, Progress};
-use crate::store::writer::{Command, Then};
+use crate::store::writer::Command;
 
-pub use crate::store::writer::Writer;
+pub use crate::store::writer::{Then, Writer};
+
+/// A transaction: what `store::engine` works in.
+pub type Tx = SqliteConnection;
 
 /// Connections for reading: each is a thread, and two cores serve no more at once.
 const READERS_MAX: u32 = 4;
@@ -170,24 +174,51 @@ impl Store {
             + Send
             + 'static,
     {
+        self.transact(move |c| {
+            let work = work(c);
+            Box::pin(async move {
+                let nothing: Then = Box::new(|| ());
+                Ok((work.await?, nothing))
+            })
+        })
+        .await
+    }
+
+    /// Like a change, for a caller with errors of its own, and with something
+    /// that runs right after the commit, even when nobody waits for the answer.
+    pub async fn transact<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Tx) -> BoxFuture<'c, Result<(T, Then), E>> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         self.send(Command::Change(Box::new(move |connection| {
             Box::pin(async move {
                 match work(connection).await {
                     // A receiver that is gone has lost interest; the change stands.
-                    Ok(value) => {
-                        let then: Then = Box::new(move || drop(answer.send(Ok(value))));
+                    Ok((value, after)) => {
+                        let then: Then = Box::new(move || {
+                            after();
+                            drop(answer.send(Ok(value)));
+                        });
                         Ok(then)
                     }
                     Err(error) => {
-                        let transient = error.is_transient();
                         drop(answer.send(Err(error)));
-                        Err(transient)
+                        Err(())
                     }
                 }
             })
         })));
-        answered.await.unwrap_or(Err(Error::NotCommitted))
+        answered
+            .await
+            .unwrap_or_else(|_| Err(E::from(Error::NotCommitted)))
+    }
+
+    /// A connection for reading, for queries that work in a transaction as well.
+    async fn reader(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>, Error> {
+        Ok(self.readers.acquire().await?)
     }
 
     fn send(&self, command: Command) {

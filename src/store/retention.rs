@@ -35,6 +35,7 @@ impl Store {
         let newest_kept = newest.saturating_sub(int(limits.jobs_max));
         let rows = sqlx::query(
             "SELECT seq FROM jobs WHERE finished_us IS NOT NULL \
+             AND (purpose IS NULL OR settled = 1) \
              AND (seq <= ?1 OR finished_us < ?2 OR ?3) ORDER BY seq LIMIT ?4",
         )
         .bind(newest_kept)

@@ -58,6 +58,7 @@ fn spec(seq: i64) -> Arc<Spec> {
         timeout_ms: 1_000,
         expires_ms: Some(5),
         created_us: 10 + u64::try_from(seq).expect("positive"),
+        purpose: None,
     })
 }
 

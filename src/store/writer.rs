@@ -32,11 +32,11 @@ const LAZY_MAX: Duration = Duration::from_millis(250);
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// Runs after the commit. Must be quick and must not wait.
-pub(super) type Then = Box<dyn FnOnce() + Send>;
+pub type Then = Box<dyn FnOnce() + Send>;
 
-/// A change with its own fate. `Err(true)` when the transaction as a whole is in doubt.
+/// A change with its own fate. Whoever asked for it has been told of its error.
 pub(super) type Change =
-    Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Then, bool>> + Send>;
+    Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Then, ()>> + Send>;
 
 pub(super) enum Command {
     Jobs { writes: Vec<JobWrite>, then: Then },
@@ -169,7 +169,7 @@ impl Writer {
                     answers.push(then);
                     execute(&mut self.connection, "RELEASE change").await?;
                 }
-                Err(_) => {
+                Err(()) => {
                     execute(&mut self.connection, "ROLLBACK TO change").await?;
                     execute(&mut self.connection, "RELEASE change").await?;
                 }

@@ -35,6 +35,8 @@ use serde::de::DeserializeOwned;
 use sluice_proto::codec::{self, FRAME_BYTES_MAX, decode, encode};
 use sluice_proto::frame::SILENCE_MS_MAX;
 
+use crate::limit;
+
 pub use accept::{Pending, accept};
 pub use dial::dial;
 
@@ -142,7 +144,7 @@ impl<T: Serialize> Sender<T> {
             other => Error::Malformed(other.to_string()),
         })?;
         let mut sink = self.sink.lock().await;
-        match timeout(SEND_MAX, sink.send(Message::binary(bytes))).await {
+        match limit::timeout(SEND_MAX, sink.send(Message::binary(bytes))).await {
             Ok(sent) => Ok(sent?),
             Err(_) => Err(Error::TimedOut("read a frame")),
         }

@@ -14,6 +14,7 @@ use sluice_proto::job::Job;
 use sluice_proto::report::{Body, Cause, Failure, Hops, RuntimeUse};
 
 use crate::api_client::{ApiClient, Call};
+use crate::limit;
 use crate::runtime::invocation::{Ended, Running, Said};
 use crate::telemetry::now_us;
 use crate::worker::job_runner::{Again, Desk, End, Ran, asked, judged};
@@ -120,7 +121,7 @@ impl<'a> Conversation<'a> {
                     self.aborted = Some(Instant::now());
                     self.running.abort();
                 }
-                () = async_std::task::sleep(pause).fuse() => {}
+                () = limit::after(pause).fuse() => {}
             }
         };
         hops.finished_us = now_us();

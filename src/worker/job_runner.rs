@@ -23,6 +23,7 @@ use sluice_proto::job::{Attempt, Job};
 use sluice_proto::report::{Body, Cause, Failure, Hops, LOG_JOB_BYTES_MAX, LogLine, RuntimeUse};
 
 use crate::api_client::{self, ApiClient};
+use crate::limit;
 use crate::runtime::invocation::Invocation;
 use crate::runtime::pool::{Lease, Pool};
 use crate::telemetry::{now_ms, now_us};
@@ -169,7 +170,7 @@ impl JobRunner {
                 Failure::new(Cause::BundleUnavailable, format!("{error}."))
             })
         };
-        let claimed = async_std::future::timeout(CLAIM_MAX, self.pool.claim(&job.identity, fetch));
+        let claimed = limit::timeout(CLAIM_MAX, self.pool.claim(&job.identity, fetch));
         let failure = match claimed.await {
             Ok(Ok(lease)) => return Ok(lease),
             Ok(Err(failure)) => failure,

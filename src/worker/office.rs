@@ -89,7 +89,8 @@ impl Office {
             }
             let start = self.table().start(&job);
             if let Some(start) = start {
-                self.serve(&job, start).await;
+                // Boxed: what a job needs is held while there is one, and not by every idle slot.
+                Box::pin(self.serve(&job, start)).await;
             }
         }
     }
@@ -194,7 +195,7 @@ impl Office {
                     dispatch: hold.delivery.item.dispatch,
                     delivery: hold.delivery.delivery,
                 };
-                if let Err(error) = hold.delivery.retry(&link).await {
+                if let Err(error) = Box::pin(hold.delivery.retry(&link)).await {
                     tracing::warn!(job.id = %job, %error, "A job could not be put into the retry queue; the broker delivers it again");
                 } else {
                     self.sights().retried(job, attempt, failure.cause, now_us());
@@ -222,7 +223,8 @@ impl Office {
         let attempt = self.table().attempt(job)?;
         let mut report = self.report(job, attempt, Body::Finished(end));
         loop {
-            match self.links.publish(&report).await {
+            // Boxed, as all ways to settle a job pass here, and each would hold its own.
+            match Box::pin(self.links.publish(&report)).await {
                 Ok(()) => {}
                 Err(Unpublished::Over) => return None,
                 Err(Unpublished::Unwritable(why)) => {
@@ -290,7 +292,7 @@ impl Office {
         let Some(link) = self.links.if_still(hold.link) else {
             return;
         };
-        if let Err(error) = hold.delivery.bury(&link, cause, reason).await {
+        if let Err(error) = Box::pin(hold.delivery.bury(&link, cause, reason)).await {
             tracing::warn!(job.id = %job, %error, "A dead letter could not be written; the broker delivers the job again");
         }
     }

@@ -31,16 +31,13 @@ pub struct Redactor {
 /// As much of a payload as matters here.
 #[derive(Deserialize)]
 struct Marked {
-    #[serde(default)]
-    scope: Scope,
-    #[serde(default)]
-    redact: Vec<String>,
+    scope: Option<Scope>,
+    redact: Option<Vec<String>>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Scope {
-    #[serde(default)]
-    secrets: Value,
+    secrets: Option<Value>,
 }
 
 // === impl Redactor ===
@@ -57,8 +54,10 @@ impl Redactor {
         let Ok(marked) = serde_json::from_slice::<Marked>(payload) else {
             return Self::default();
         };
-        let mut values = marked.redact;
-        gather(&marked.scope.secrets, &mut values);
+        let mut values = marked.redact.unwrap_or_default();
+        if let Some(secrets) = marked.scope.and_then(|scope| scope.secrets) {
+            gather(&secrets, &mut values);
+        }
         Self::new(&values)
     }
 
@@ -160,6 +159,14 @@ mod tests {
             "[redacted] 12345 [redacted] [redacted] plain"
         );
         assert_eq!(redact(&redactor, "nothing here"), "nothing here");
+    }
+
+    #[test]
+    fn a_scope_that_is_null_or_has_none_hides_no_other_mark() {
+        for scope in [json!(null), json!({}), json!({"secrets": null})] {
+            let redactor = redactor(&json!({"scope": scope, "redact": ["s3cr3t-value"]}));
+            assert_eq!(redact(&redactor, "s3cr3t-value"), MARK);
+        }
     }
 
     #[test]

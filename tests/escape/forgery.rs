@@ -68,7 +68,7 @@ pub async fn sdk_calls_are_bounded_and_belong_to_the_invocation_that_makes_them(
     let house = House::start(engine.config(), engine.owner()).await;
     let lease = house.claim(&app("calls"), APP).await.expect("a runtime");
     let (answers, most) = sync(&lease, "calls").await;
-    assert_eq!(most, CALLS_IN_FLIGHT_MAX);
+    assert!(most <= CALLS_IN_FLIGHT_MAX, "{most}");
     assert!(answers.to_string().contains("are unanswered"), "{answers}");
     assert!(answers.to_string().contains("answered"), "{answers}");
     let (answers, _) = sync(&lease, "bytes").await;

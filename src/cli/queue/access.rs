@@ -139,7 +139,7 @@ async fn here(
     Ok(
         match api::handle(observer, &Own::default(), &head, body.as_bytes()).await {
             Ok(reply) => {
-                let value = serde_json::from_slice(&reply.body).map_err(anyhow::Error::from)?;
+                let value = serde_json::from_slice(reply.json()).map_err(anyhow::Error::from)?;
                 (reply.status, value)
             }
             Err(error) => (error.status, serde_json::json!({"error": error.message})),

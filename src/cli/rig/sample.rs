@@ -7,8 +7,11 @@ use crate::cli::rig::{Rig, process_ids};
 /// What one role needs at one moment; of several processes the most.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
-    /// Resident memory, in MiB.
+    /// Resident memory, in MiB. Half of it is the program's own file, which all
+    /// processes of the rig share.
     pub rss_mib: f64,
+    /// The part of it that is nobody else's (`RssAnon`), in MiB.
+    pub private_mib: f64,
     /// Open file descriptors.
     pub fds: u64,
 }
@@ -20,14 +23,19 @@ impl Rig {
     pub fn samples(&self) -> BTreeMap<String, Sample> {
         let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
         let mut add = |role: &str, pid: u32| {
-            let Some(rss_mib) = process_rss_mib(pid) else {
+            let Some((rss_mib, private_mib)) =
+                status_mib(pid, "VmRSS:").zip(status_mib(pid, "RssAnon:"))
+            else {
                 return;
             };
             let fds = std::fs::read_dir(format!("/proc/{pid}/fd"))
                 .map_or(0, |entries| entries.count() as u64);
-            let most = samples
-                .entry(role.to_owned())
-                .or_insert(Sample { rss_mib, fds });
+            let most = samples.entry(role.to_owned()).or_insert(Sample {
+                rss_mib,
+                private_mib,
+                fds,
+            });
+            most.private_mib = most.private_mib.max(private_mib);
             most.rss_mib = most.rss_mib.max(rss_mib);
             most.fds = most.fds.max(fds);
         };
@@ -43,28 +51,73 @@ impl Rig {
 
     /// Resident memory of the rig's processes by role, in MiB.
     pub fn rss_mib(&self) -> BTreeMap<String, f64> {
+        self.by_role(|sample| sample.rss_mib)
+    }
+
+    /// The same without what the processes share.
+    pub fn private_mib(&self) -> BTreeMap<String, f64> {
+        self.by_role(|sample| sample.private_mib)
+    }
+
+    fn by_role(&self, of: impl Fn(&Sample) -> f64) -> BTreeMap<String, f64> {
         self.samples()
             .into_iter()
-            .map(|(role, sample)| (role, (sample.rss_mib * 10.0).round() / 10.0))
+            .map(|(role, sample)| (role, (of(&sample) * 10.0).round() / 10.0))
             .collect()
     }
+
+    /// Proportional memory of all containers of the rig's agent, with their
+    /// monitors, in MiB; and how many containers that are.
+    pub fn runtimes_pss_mib(&self) -> (f64, usize) {
+        let id = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
+        let mut tail: Vec<char> = id
+            .trim()
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .collect();
+        tail.drain(..tail.len().saturating_sub(8));
+        let name = format!("sluice-{}-", tail.into_iter().collect::<String>());
+        let monitors: Vec<u32> = process_ids()
+            .filter(|pid| words(*pid).iter().any(|word| word.starts_with(&name)))
+            .collect();
+        let inside: Vec<u32> = process_ids()
+            .filter(|pid| parent_of(*pid).is_some_and(|parent| monitors.contains(&parent)))
+            .collect();
+        let mib = monitors
+            .iter()
+            .chain(&inside)
+            .filter_map(|pid| pss_mib(*pid));
+        (mib.sum(), inside.len())
+    }
+}
+
+/// The command line of a process.
+fn words(pid: u32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|b| *b == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.rsplit_once(')')?.1;
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn pss_mib(pid: u32) -> Option<f64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    kib_in(&rollup, "Pss:").map(|kib| kib / 1024.0)
 }
 
 /// Direct children of a process and the role each plays: `bridge`, `worker`, `rabbitmq`, …
 fn children_of(parent: u32) -> Vec<(u32, String)> {
     process_ids()
         .filter_map(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let after_name = stat.rsplit_once(')')?.1;
-            let ppid: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
-            if ppid != parent {
+            if parent_of(pid)? != parent {
                 return None;
             }
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let words: Vec<_> = line
-                .split(|b| *b == 0)
-                .map(String::from_utf8_lossy)
-                .collect();
+            let words = words(pid);
             let program = words.first()?.rsplit('/').next()?.to_owned();
             let role = match program.as_str() {
                 "sluice" => words.get(1)?.to_string(),
@@ -76,9 +129,12 @@ fn children_of(parent: u32) -> Vec<(u32, String)> {
         .collect()
 }
 
-fn process_rss_mib(pid: u32) -> Option<f64> {
+fn status_mib(pid: u32, name: &str) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
+    kib_in(&status, name).map(|kib| kib / 1024.0)
+}
+
+fn kib_in(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_std::future::timeout;
 use futures::future::{Either, select};
 use serde_json::{Value, json};
 
@@ -15,6 +14,7 @@ use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply};
 use crate::gateway::json::Fields;
 use crate::gateway::line::{Cancelled, Ended, view};
+use crate::limit;
 use crate::store::jobs::{Filter, LIST_MAX, State, Stored};
 
 /// The longest wait for a job's end, in seconds.
@@ -57,7 +57,10 @@ pub async fn create(
         .line
         .create(new, wait.is_some())
         .map_err(|full| ApiError::later(429, full.0, 1))?;
-    if !matches!(timeout(COMMIT_MAX, created.committed).await, Ok(Ok(()))) {
+    if !matches!(
+        limit::timeout(COMMIT_MAX, created.committed).await,
+        Ok(Ok(()))
+    ) {
         let sentence = format!(
             "job {} is not committed yet: the store is slow or cannot write; ask for it later",
             created.id
@@ -244,7 +247,7 @@ pub async fn cancel(
 /// The job's end, or nothing if it does not come in time or the gateway stops.
 async fn until_ended(gateway: &Gateway, ended: Ended, wait: Duration) -> Option<Arc<Vec<u8>>> {
     // The job goes on whatever happens to its callers, so nothing is lost by giving up.
-    let ended = timeout(wait, ended);
+    let ended = limit::timeout(wait, ended);
     match select(Box::pin(ended), Box::pin(gateway.shutdown.draining())).await {
         Either::Left((Ok(Ok(job)), _)) => Some(job),
         Either::Left(_) | Either::Right(_) => None,
@@ -271,7 +274,7 @@ pub(in crate::gateway) async fn find(
     }
     // Its end may be on its way to the disk: then it is answered from there.
     if let Some(ended) = gateway.line.wait(id) {
-        drop(timeout(COMMIT_MAX, ended).await);
+        drop(limit::timeout(COMMIT_MAX, ended).await);
     }
     let stored = gateway
         .store

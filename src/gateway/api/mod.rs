@@ -1,11 +1,17 @@
 //! The API of people and programs: `/api/v1/…`, a file per noun.
 
 mod apps;
+mod blocks;
+mod events;
+mod flows;
+mod follow;
+mod installations;
 pub(in crate::gateway) mod jobs;
 mod keys;
 mod pools;
 mod projects;
 mod request;
+mod secrets;
 
 use std::sync::Arc;
 
@@ -60,6 +66,63 @@ pub async fn handle(
         ("GET", ["jobs", id, "calls"]) => jobs::calls(gateway, caller, id).await,
         ("GET", ["jobs", id, "log"]) => jobs::log(gateway, caller, head, id).await,
         ("POST", ["jobs", id, "cancel"]) => jobs::cancel(gateway, caller, id, &body).await,
+        _ => flow_routes(gateway, caller, head, path, &body).await,
+    }
+}
+
+/// What belongs to flows and the apps installed for them.
+async fn flow_routes(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    head: &Head,
+    path: &[&str],
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    match (head.method.as_str(), path) {
+        ("GET", ["installations"]) => installations::list(gateway, caller, head).await,
+        ("POST", ["installations"]) => installations::create(gateway, caller, body).await,
+        ("GET", ["installations", id]) => installations::get(gateway, caller, id).await,
+        ("DELETE", ["installations", id]) => installations::delete(gateway, caller, id).await,
+        ("PATCH", ["installations", id, "config"]) => {
+            installations::configure(gateway, caller, id, body).await
+        }
+        ("POST", ["installations", id, "confirm"]) => {
+            installations::confirm(gateway, caller, id).await
+        }
+        ("POST", ["installations", id, "sync"]) => installations::sync(gateway, caller, id).await,
+        ("POST", ["installations", id, "version"]) => {
+            installations::upgrade(gateway, caller, id, body).await
+        }
+        ("GET", ["installations", id, "kv"]) => installations::kv(gateway, caller, head, id).await,
+        ("GET", ["flows"]) => flows::list(gateway, caller, head).await,
+        ("POST", ["flows"]) => flows::create(gateway, caller, body).await,
+        ("GET", ["flows", id]) => flows::get(gateway, caller, id).await,
+        ("PATCH", ["flows", id]) => flows::rename(gateway, caller, id, body).await,
+        ("DELETE", ["flows", id]) => flows::delete(gateway, caller, id).await,
+        ("POST", ["flows", id, "apply"]) => flows::apply(gateway, caller, id, body).await,
+        ("POST", ["flows", id, "plan"]) => flows::plan(gateway, caller, id, body).await,
+        ("GET", ["flows", id, "blocks"]) => blocks::list(gateway, caller, id).await,
+        ("POST", ["flows", id, "blocks", block, "inputs", input, "events"]) => {
+            blocks::trigger(gateway, caller, id, block, input, body).await
+        }
+        ("GET", ["flows", id, "events"]) => events::list(gateway, caller, head, id).await,
+        ("GET", ["flows", id, "pending"]) => events::pending(gateway, caller, id).await,
+        ("GET", ["blocks", id]) => blocks::get(gateway, caller, id).await,
+        ("POST", ["blocks", id, "confirm"]) => blocks::confirm(gateway, caller, id).await,
+        ("POST", ["blocks", id, "sync"]) => blocks::sync(gateway, caller, id).await,
+        ("GET", ["blocks", id, "kv"]) => blocks::kv(gateway, caller, head, id).await,
+        ("GET", ["installations", id, "log"]) => installations::log(gateway, caller, id).await,
+        ("GET", ["blocks", id, "log"]) => blocks::log(gateway, caller, id).await,
+        ("GET", ["events", id, "log"]) => events::log(gateway, caller, id).await,
+        ("GET", ["events", id]) => events::get(gateway, caller, id).await,
+        ("POST", ["deliveries", id, "replay"]) => events::replay(gateway, caller, id).await,
+        ("GET", ["projects", id, "secrets"]) => secrets::list(gateway, caller, id).await,
+        ("PUT", ["projects", id, "secrets", key]) => {
+            secrets::put(gateway, caller, id, key, body).await
+        }
+        ("DELETE", ["projects", id, "secrets", key]) => {
+            secrets::delete(gateway, caller, id, key).await
+        }
         (method, _) => Err(no_route(method, &head.path)),
     }
 }

@@ -89,8 +89,14 @@ pub async fn read(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<New
 }
 
 fn pool(gateway: &Gateway, fields: &mut Fields, project: &str) -> Result<String, ApiError> {
+    let id = fields.text("pool")?;
+    pool_of(gateway, id, project)
+}
+
+/// The pool that is named, or the default one, if the project may use it.
+pub fn pool_of(gateway: &Gateway, id: Option<String>, project: &str) -> Result<String, ApiError> {
     let directory = &gateway.directory;
-    let id = match fields.text("pool")? {
+    let id = match id {
         Some(id) => id,
         None => match directory.default_pool() {
             Some(pool) => pool.id,

@@ -1,5 +1,6 @@
-//! The pure core of the flow engine: rules that take values and the time, and
-//! return values. It holds no lock, no socket, no clock and no SQL.
+//! The flow engine. Its core is pure: rules that take values and the time, and
+//! return values, without a lock, a socket, a clock or SQL. [`run`] sets them to
+//! work.
 //!
 //! ```text
 //!  definition ─▶ graph ─▶ (plan, checks)      what a flow is
@@ -9,8 +10,8 @@
 //!  schedule                                   when the next thing happens
 //! ```
 //!
-//! The store keeps what these functions return and the dispatcher does what
-//! they ask for; neither decides anything that could be decided here.
+//! The store keeps what these functions return and the line does what they ask
+//! for; neither decides anything that could be decided here.
 
 pub mod component;
 pub mod core_blocks;
@@ -20,6 +21,7 @@ pub mod expressions;
 pub mod graph;
 pub mod http_endpoint;
 pub mod names;
+pub mod run;
 pub mod schedule;
 pub mod schema;
 pub mod types;

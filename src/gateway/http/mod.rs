@@ -3,6 +3,8 @@
 //! Owns which path needs whose credentials and how large its body may be. The
 //! listener, the limits and the envelope are the HTTP door's.
 
+mod endpoints;
+
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -10,6 +12,7 @@ use futures::future::BoxFuture;
 
 use crate::gateway::auth::{Caller, JobCaller};
 use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
+use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
 use crate::gateway::error::ApiError;
 use crate::gateway::{Gateway, agent_api, api, pool_api};
 use crate::http::{Listener, Request, Routes};
@@ -23,6 +26,12 @@ const BODY_BYTES_MAX: u64 = 64 * 1024;
 const JOB_BODY_BYTES_MAX: u64 = 5 * 1024 * 1024;
 /// The largest body of a version: code and UI as JSON strings, or an archive, in bytes.
 const VERSION_BODY_BYTES_MAX: u64 = 2 * ARCHIVE_BYTES_MAX as u64 + 1024 * 1024;
+/// The largest body with a flow's definition, in bytes: its text as a JSON string.
+const FLOW_BODY_BYTES_MAX: u64 = 2 * DEFINITION_BYTES_MAX as u64 + 64 * 1024;
+/// The largest body of an event, in bytes; the engine's own limit says so more kindly.
+const EVENT_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// The largest config of an installation, in bytes.
+const CONFIG_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 struct Served(Arc<Gateway>);
 
@@ -74,6 +83,7 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             let body = request.body(BODY_BYTES_MAX).await?;
             pool_api::handle(gateway, &caller, head, pool, rest, &body).await
         }
+        (_, ["endpoints", whose, ..]) => endpoints::serve(gateway, request, whose).await,
         (method, _) => Err(no_route(method, &head.path)),
     }
 }
@@ -82,6 +92,9 @@ fn body_max(path: &[&str]) -> u64 {
     match path {
         ["jobs"] => JOB_BODY_BYTES_MAX,
         ["apps", _, "versions"] => VERSION_BODY_BYTES_MAX,
+        ["flows", _, "apply" | "plan"] => FLOW_BODY_BYTES_MAX,
+        ["flows", _, "blocks", _, "inputs", _, "events"] => EVENT_BODY_BYTES_MAX,
+        ["installations", ..] => CONFIG_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
     }
 }

@@ -103,6 +103,7 @@ mod tests {
             expires_ms: None,
             created_us: 10,
             replay_of: None,
+            purpose: None,
         })
     }
 

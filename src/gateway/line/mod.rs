@@ -23,6 +23,7 @@ mod reports;
 mod sessions;
 mod slot;
 mod state;
+mod steps;
 pub mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,7 @@ pub use crate::gateway::line::endings::Cancelled;
 pub use crate::gateway::line::looks::Wanted;
 pub use crate::gateway::line::sessions::Peer;
 use crate::gateway::line::state::{Inner, Live};
+pub use crate::gateway::line::steps::Adopted;
 
 /// How much the line takes. Above it new jobs are refused with 429.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +69,8 @@ pub struct Line {
     store: Store,
     tokens: JobTokens,
     limits: Limits,
+    /// Hears of the ends of jobs with a purpose, after their commit.
+    steps: channel::Sender<steps::Ended>,
     // See the module's comment: one lock, never held across an await.
     inner: Mutex<Inner>,
 }
@@ -157,6 +161,7 @@ impl Line {
         store: &Store,
         tokens: JobTokens,
         limits: Limits,
+        steps: channel::Sender<steps::Ended>,
     ) -> anyhow::Result<Arc<Self>> {
         let next_seq = store.next_seq().await?;
         let mut inner = Inner::new(next_seq);
@@ -180,6 +185,7 @@ impl Line {
             store: store.clone(),
             tokens,
             limits,
+            steps,
             inner: Mutex::new(inner),
         });
         line.commit(plan, || ());
@@ -216,6 +222,7 @@ impl Line {
             timeout_ms: new.timeout_ms,
             expires_ms: new.expires_ms,
             created_us: now_us(),
+            purpose: None,
             replay_of,
         });
         let mut plan = Plan::default();
@@ -281,6 +288,7 @@ impl Line {
         let settled: Vec<Live> = ended.iter().filter_map(|id| inner.forget(id)).collect();
         drop(inner);
         for live in settled {
+            self.tell_engine(&live);
             live.tell();
         }
     }

@@ -72,6 +72,7 @@ impl Line {
                 live.calls = live.calls.saturating_add(1);
                 Ok(Called {
                     record: live.calls <= calls_max,
+                    count: live.calls,
                 })
             }
         }
@@ -150,6 +151,8 @@ impl Line {
 pub struct Called {
     /// False when the job has recorded enough.
     pub record: bool,
+    /// How many calls the job has made, this one included.
+    pub count: u32,
 }
 
 fn end_of(outcome: &Outcome) -> End {

@@ -30,7 +30,8 @@ impl Bench {
         let tasks = Tasks::new("test", Shutdown::new());
         tasks.spawn("store", writer.run());
         let tokens = JobTokens::load(&dir.path().join("secret")).expect("made");
-        let line = Line::rebuild(&store, tokens, limits)
+        let (steps, _) = async_std::channel::unbounded();
+        let line = Line::rebuild(&store, tokens, limits, steps)
             .await
             .expect("rebuilt");
         Self {

@@ -222,6 +222,7 @@ mod tests {
             timeout_ms: 1,
             expires_ms: None,
             created_us: 10,
+            purpose: None,
             replay_of: None,
         }
     }

@@ -1,0 +1,268 @@
+//! The results of a run for people: a table in Markdown and a plot.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::cli::bench::plot;
+
+/// Name of the table that is written.
+const TABLE: &str = "performance.md";
+/// Name of the plot.
+const PLOT: &str = "performance.svg";
+
+/// One row of "Numbers to hold".
+struct Row {
+    what: &'static str,
+    target: String,
+    measured: String,
+    /// `None`: there is nothing to compare.
+    holds: Option<bool>,
+}
+
+/// Writes both files into `dir`, and makes it if need be.
+pub async fn write(dir: &Path, summary: &Value, command: &str) -> anyhow::Result<()> {
+    let files = [
+        (dir.join(TABLE), markdown(summary, command)),
+        (dir.join(PLOT), plot::svg(&bars(summary))),
+    ];
+    let dir = dir.to_owned();
+    crate::shutdown::unblock(move || {
+        std::fs::create_dir_all(&dir)?;
+        files
+            .iter()
+            .try_for_each(|(path, text)| std::fs::write(path, text))
+    })
+    .await
+    .context("write the report")
+}
+
+/// The whole page.
+pub fn markdown(summary: &Value, command: &str) -> String {
+    let mut page = format!(
+        "# Performance\n\nEvery figure of one run of `{command}`, a release build, real processes and \
+         containers, durable queues and confirms. Client, broker, gateway, workers and Node share the \
+         machine, so compare figures of one run with each other.\n\n\
+         | | target | measured | |\n|---|---|---|---|\n"
+    );
+    for row in rows(summary) {
+        let verdict = match row.holds {
+            Some(true) => "holds",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {verdict} |",
+            row.what, row.target, row.measured
+        );
+    }
+    page.push_str(
+        "\n![Rates and latencies of the same run](performance.svg)\n\n## All figures\n\n```json\n",
+    );
+    let _ = writeln!(page, "{summary:#}\n```");
+    page
+}
+
+fn number(summary: &Value, path: &str) -> Option<f64> {
+    summary.pointer(path)?.as_f64()
+}
+
+fn rows(summary: &Value) -> Vec<Row> {
+    let of = |path: &str| number(summary, path);
+    let latency = |what, key: &str, p50_max: f64, p99_max: f64| {
+        let (p50, p99) = (of(&format!("/{key}/p50")), of(&format!("/{key}/p99")));
+        Row {
+            what,
+            target: format!("p50 ≤ {p50_max} ms, p99 ≤ {p99_max} ms"),
+            measured: format!("p50 {} ms, p99 {} ms", shown(p50), shown(p99)),
+            holds: p50
+                .zip(p99)
+                .map(|(p50, p99)| p50 <= p50_max && p99 <= p99_max),
+        }
+    };
+    let most = |what, path: &str, limit: f64, unit: &str| {
+        let value = of(path);
+        Row {
+            what,
+            target: format!("≤ {limit} {unit}"),
+            measured: format!("{} {unit}", shown(value)),
+            holds: value.map(|value| value <= limit),
+        }
+    };
+    let mut rows = vec![
+        latency(
+            "warm job, broker to confirmed report",
+            "broker_to_report_ms",
+            2.5,
+            10.0,
+        ),
+        latency(
+            "warm job, API to result, stored durably",
+            "api_to_result_ms",
+            5.0,
+            25.0,
+        ),
+        most(
+            "first call of an installation, p50",
+            "/stem_first_call_ms/p50",
+            20.0,
+            "ms",
+        ),
+        cold(summary),
+        pipeline(summary),
+        Row {
+            what: "throughput through the gateway's store",
+            target: "≥ 2,500 jobs/s".into(),
+            measured: format!("{} jobs/s", shown(of("/api_jobs_per_s"))),
+            holds: of("/api_jobs_per_s").map(|rate| rate >= 2_500.0),
+        },
+        most(
+            "private memory of the bridge",
+            "/private_mib/bridge",
+            25.0,
+            "MiB",
+        ),
+        most(
+            "private memory of a worker",
+            "/private_mib/worker",
+            25.0,
+            "MiB",
+        ),
+        most(
+            "resident memory of the gateway",
+            "/rss_mib/gateway",
+            80.0,
+            "MiB",
+        ),
+        most(
+            "one of ten idle runtimes, PSS",
+            "/runtime_pss_mib",
+            15.0,
+            "MiB",
+        ),
+    ];
+    if of("/resume_ms/p50").is_some() {
+        rows.push(most(
+            "call on a paused runtime, p50",
+            "/resume_ms/p50",
+            30.0,
+            "ms",
+        ));
+    }
+    rows
+}
+
+fn cold(summary: &Value) -> Row {
+    let cold = number(summary, "/cold_ms/p50");
+    let floor = number(summary, "/podman_run_ms/p50");
+    Row {
+        what: "cold runtime, job to report, p50",
+        target: format!("≤ 0.6 × `podman run` ({} ms)", shown(floor)),
+        measured: format!("{} ms", shown(cold)),
+        holds: cold.zip(floor).map(|(cold, floor)| cold <= 0.6 * floor),
+    }
+}
+
+fn pipeline(summary: &Value) -> Row {
+    let rate = number(summary, "/pipeline_jobs_per_s");
+    let share = number(summary, "/pipeline_share_of_two_hop");
+    Row {
+        what: "throughput, broker to confirmed report",
+        target: "≥ 6,000 jobs/s and ≥ 0.5 of two bare hops".into(),
+        measured: format!("{} jobs/s, {} of two hops", shown(rate), shown(share)),
+        holds: rate
+            .zip(share)
+            .map(|(rate, share)| rate >= 6_000.0 && share >= 0.5),
+    }
+}
+
+fn shown(value: Option<f64>) -> String {
+    match value {
+        None => "?".into(),
+        Some(value) if value >= 100.0 => format!("{value:.0}"),
+        Some(value) => format!("{}", (value * 100.0).round() / 100.0),
+    }
+}
+
+fn bars(summary: &Value) -> Vec<plot::Chart> {
+    let bar = |name: &str, path: &str| {
+        number(summary, path).map(|value| plot::Bar {
+            name: name.to_owned(),
+            value,
+        })
+    };
+    let chart = |title: &str, unit: &'static str, bars: Vec<Option<plot::Bar>>| plot::Chart {
+        title: title.to_owned(),
+        unit,
+        bars: bars.into_iter().flatten().collect(),
+    };
+    vec![
+        chart(
+            "Throughput",
+            "per second",
+            vec![
+                bar("two bare hops", "/two_hop_per_s"),
+                bar("broker to report", "/pipeline_jobs_per_s"),
+                bar("API to result", "/api_jobs_per_s"),
+                bar("BullMQ, sandboxed", "/floors/bullmq/per_s"),
+            ],
+        ),
+        chart(
+            "Latency, p50",
+            "ms",
+            vec![
+                bar("warm, broker to report", "/broker_to_report_ms/p50"),
+                bar("warm, API to result", "/api_to_result_ms/p50"),
+                bar("first call, on a stem", "/stem_first_call_ms/p50"),
+                bar("first call, cold", "/cold_ms/p50"),
+                bar("podman run, Node hello", "/podman_run_ms/p50"),
+            ],
+        ),
+        chart(
+            "API to result with so many identities, p50",
+            "ms",
+            vec![
+                bar("1", "/identities/1/p50"),
+                bar("10", "/identities/10/p50"),
+                bar("100", "/identities/100/p50"),
+            ],
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_row_says_whether_its_target_holds() {
+        let summary = json!({
+            "broker_to_report_ms": {"p50": 2.0, "p99": 12.0},
+            "cold_ms": {"p50": 90.0}, "podman_run_ms": {"p50": 200.0},
+            "pipeline_jobs_per_s": 6_100.0, "pipeline_share_of_two_hop": 0.6,
+        });
+        let rows = rows(&summary);
+        let holds = |what: &str| {
+            let row = rows.iter().find(|row| row.what.contains(what));
+            row.expect("there is such a row").holds
+        };
+        assert_eq!(
+            holds("broker to confirmed report"),
+            Some(false),
+            "the p99 is over"
+        );
+        assert_eq!(holds("cold"), Some(true));
+        assert_eq!(holds("throughput, broker"), Some(true));
+        assert_eq!(holds("bridge"), None, "it was not measured");
+        let page = markdown(&summary, "sluice bench");
+        assert!(
+            page.contains("**missed**") && page.contains("p99 12 ms"),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Flows: made, applied, planned, exported, removed.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::gateway::Gateway;
+use crate::gateway::auth::Caller;
+use crate::gateway::engine::run::Mapping;
+use crate::gateway::error::ApiError;
+use crate::gateway::http::{Head, Reply};
+use crate::gateway::json::{Fields, Json, name};
+use crate::store::engine::flows::Flow;
+
+pub async fn list(gateway: &Gateway, caller: &Caller, head: &Head) -> Result<Reply, ApiError> {
+    let project = head.query("project");
+    let flows = gateway.store.flows().await?;
+    let flows: Vec<Value> = flows
+        .iter()
+        .filter(|flow| caller.sees(&flow.project))
+        .filter(|flow| project.is_none_or(|project| project == flow.project))
+        .map(object)
+        .collect();
+    Ok(Reply::data(&flows))
+}
+
+/// `{project, name, definition?, installations?}`.
+pub async fn create(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    let mut fields = Fields::read(body)?;
+    let project = fields.required_text("project")?;
+    caller.project(&project)?;
+    if !gateway.directory.has_project(&project) {
+        return Err(ApiError::bad(format!(
+            "`project` names {project}, which does not exist"
+        )));
+    }
+    let name = name(&fields.required_text("name")?)?;
+    fields.finish()?;
+    let id = gateway.engine.create_flow(project, name).await?;
+    Ok(Reply::created(&object(&find(gateway, caller, &id).await?)))
+}
+
+pub async fn get(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    let flow = find(gateway, caller, id).await?;
+    let mut shown = object(&flow);
+    shown["definition"] = json!(flow.definition);
+    shown["open"] = json!(gateway.store.open_in_flow(id).await?);
+    shown["deliveries"] = json!(gateway.store.delivery_counts(id).await?);
+    Ok(Reply::data(&shown))
+}
+
+pub async fn rename(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    find(gateway, caller, id).await?;
+    let mut fields = Fields::read(body)?;
+    let name = name(&fields.required_text("name")?)?;
+    fields.finish()?;
+    gateway.engine.rename_flow(id.to_owned(), name).await?;
+    get(gateway, caller, id).await
+}
+
+pub async fn delete(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    find(gateway, caller, id).await?;
+    gateway.engine.delete_flow(id.to_owned()).await?;
+    Ok(Reply::data(&json!({})))
+}
+
+/// `{definition, installations?}`: brings the flow there.
+pub async fn apply(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    find(gateway, caller, id).await?;
+    let (definition, mapping) = definition(body)?;
+    let engine = &gateway.engine;
+    let applied = engine
+        .apply_flow(id.to_owned(), definition, mapping)
+        .await?;
+    Ok(Reply::data(&json!({
+        "operations": applied.plan.operations,
+        "readable": applied.plan.readable(),
+    })))
+}
+
+/// The same body: what applying it would do.
+pub async fn plan(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    find(gateway, caller, id).await?;
+    let (definition, mapping) = definition(body)?;
+    let engine = &gateway.engine;
+    let plan = engine.plan_flow(id.to_owned(), definition, mapping).await?;
+    Ok(Reply::data(&json!({
+        "operations": plan.operations,
+        "readable": plan.readable(),
+    })))
+}
+
+pub async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Flow, ApiError> {
+    let flow = gateway.store.flow(id).await?;
+    flow.filter(|flow| caller.sees(&flow.project))
+        .ok_or_else(|| ApiError::not_found(format!("flow {id}")))
+}
+
+fn object(flow: &Flow) -> Value {
+    json!({
+        "id": flow.id, "project": flow.project, "name": flow.name, "created_ms": flow.created_ms,
+    })
+}
+
+fn definition(body: &[u8]) -> Result<(String, Mapping), ApiError> {
+    let mut fields = Fields::read(body)?;
+    let text = fields.required_text("definition")?;
+    let mut mapping = Mapping::new();
+    if let Some(Json::Object(entries)) = fields.object("installations")? {
+        for (key, id) in entries {
+            let id = id.as_str().ok_or_else(|| {
+                ApiError::bad(format!(
+                    "`installations.{key}` is not the id of an installation"
+                ))
+            })?;
+            mapping.insert(key, id.to_owned());
+        }
+    }
+    fields.finish()?;
+    Ok((text, mapping))
+}

@@ -1,0 +1,95 @@
+//! HTTP endpoints of apps, blocks and flows.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sluice_proto::job::Kind;
+
+use crate::fixture::Fixture;
+use crate::worker::{Do, Script, Seen, Worker, flow, install, quiet};
+
+fn schema() -> Value {
+    json!({"hasOnRequest": true, "blocks": {}})
+}
+
+fn script() -> Script {
+    Arc::new(|seen: &Seen| {
+        let request = &seen.given["request"];
+        match request["path"].as_str() {
+            Some("/hook") => vec![Do::Call(
+                "http.respond",
+                json!([request["requestId"], {
+                    "statusCode": 201,
+                    "headers": {"x-seen": request["headers"]["X-Hub-Signature-256"]},
+                    "body": {"raw": request["rawBody"], "body": request["body"], "q": request["query"]},
+                }]),
+            )],
+            Some("/foreign") => vec![Do::Refused(
+                "http.respond",
+                json!(["nobody", {}]),
+                "not open",
+            )],
+            _ => vec![Do::Throw("no such page")],
+        }
+    })
+}
+
+#[async_std::test]
+async fn an_app_answers_requests() {
+    let fixture = Fixture::start().await;
+    let worker = Worker::start(&fixture, schema(), script()).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let base = format!("/endpoints/{}", app.installation);
+    let mut client = fixture.client().await;
+    let request = format!(
+        "POST {base}/hook?a=1 HTTP/1.1\r\nhost: g\r\nx-hub-signature-256: sha\r\n\
+         content-type: application/json\r\ncontent-length: 8\r\n\r\n{{\"a\": 1}}"
+    );
+    let answer = client.raw(request.as_bytes()).await;
+    assert_eq!(answer.status, 201);
+    assert!(answer.head.contains("x-seen: sha"), "{}", answer.head);
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(
+        body,
+        json!({"raw": "{\"a\": 1}", "body": {"a": 1}, "q": {"a": "1"}})
+    );
+    // A handler that throws leaves nobody waiting.
+    let answer = client
+        .request("GET", &format!("{base}/x"), "none", b"")
+        .await;
+    assert_eq!(answer.status, 502);
+    assert!(String::from_utf8_lossy(&answer.body).contains("no such page"));
+    let answer = client
+        .request("GET", "/endpoints/nobody/x", "none", b"")
+        .await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(worker.of_kind(Kind::Http).len(), 2);
+    assert_eq!(fixture.stop().await, 0);
+}
+
+#[async_std::test]
+async fn a_flow_answers_requests() {
+    let fixture = Fixture::start().await;
+    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let definition = "blocks:\n\
+         - name: In\n\
+         \x20 type: {coreBlock: httpEndpoint}\n\
+         \x20 config: {path: /orders, methods: [POST]}\n\
+         \x20 inputs: {respond: {links: [{block: Pass, output: default}], config: {statusCode: 202, body: !expr outputs.pass.body}}}\n\
+         - name: Pass\n\
+         \x20 type: {coreBlock: transform}\n\
+         \x20 inputs: {default: {links: [{block: In, output: default}]}}\n";
+    let flow = flow(&fixture, "f", definition).await;
+    let mut client = fixture.client().await;
+    let path = format!("/endpoints/{flow}/orders/7");
+    let answer = client.request("POST", &path, "none", b"text").await;
+    assert_eq!(
+        (answer.status, answer.body.as_slice()),
+        (202, b"text".as_slice())
+    );
+    let answer = client.request("GET", &path, "none", b"").await;
+    assert_eq!(answer.status, 404);
+    let events = quiet(&fixture, &flow).await;
+    assert_eq!(events[0]["body"]["path"], "/7");
+    assert_eq!(fixture.stop().await, 0);
+}

@@ -1,0 +1,159 @@
+//! What does not fit: one clear sentence each, and the engine goes on.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::fixture::Fixture;
+use crate::flows::{schema, script};
+use crate::worker::{Do, Script, Seen, Worker, flow, install, quiet, trigger};
+
+/// A definition with one block that is given as YAML.
+fn with(installation: &str, blocks: &str) -> String {
+    format!("appInstallations: {{test: {{id: {installation}}}}}\nblocks:\n{blocks}")
+}
+
+#[async_std::test]
+async fn a_definition_that_does_not_fit_changes_nothing() {
+    let fixture = Fixture::start().await;
+    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let pass = "type: {appBlock: {block: pass, appInstallation: test}}";
+    let good = with(&app.installation, &format!("- {{name: A, {pass}}}\n"));
+    let flow = flow(&fixture, "f", &good).await;
+    let path = format!("/api/v1/flows/{flow}");
+    let before = fixture.get(&path).await["definition"].clone();
+    for (blocks, words) in [
+        (format!("- {{name: A, {}}}\n", pass.replace("pass", "nope")), "nope"),
+        (
+            format!("- {{name: A, {pass}, inputs: {{default: {{links: [{{block: B, output: default}}]}}}}}}\n"),
+            "block `B`, which does not exist",
+        ),
+        (
+            format!("- {{name: A, {pass}, inputs: {{default: {{config: {{what: !expr outputs.b.x}}}}}}}}\n- {{name: B, {pass}}}\n"),
+            "no ancestor",
+        ),
+        (
+            format!("- {{name: A, {pass}, inputs: {{default: {{links: [{{block: A, output: default}}]}}}}}}\n"),
+            "cycle",
+        ),
+        (
+            "- {name: A, type: {appBlock: {block: strict, appInstallation: test}}, inputs: {default: {config: {count: many}}}}\n".to_owned(),
+            "expected a number",
+        ),
+        (
+            format!("- {{name: A, {pass}, inputs: {{default: {{config: {{what: !expr secrets.NOPE}}}}}}}}\n"),
+            "the secret `NOPE`",
+        ),
+        ("- {name: A, type: {coreBlock: teleport}}\n".to_owned(), "teleport"),
+    ] {
+        let body = json!({"definition": with(&app.installation, &blocks)});
+        let (status, reply) = fixture.call("POST", &format!("{path}/apply"), Some(&body)).await;
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(status == 400 && error.contains(words), "{words}: {status} {reply}");
+        assert_eq!(fixture.get(&path).await["definition"], before, "{words}");
+    }
+    // What is there is planned as nothing.
+    let plan = fixture
+        .post(&format!("{path}/plan"), &json!({"definition": before}))
+        .await;
+    assert_eq!(plan["operations"], json!([]));
+    assert_eq!(fixture.stop().await, 0);
+}
+
+#[async_std::test]
+async fn an_event_that_does_not_fit_fails_by_itself() {
+    let fixture = Fixture::start().await;
+    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let blocks = "- name: A\n  type: {appBlock: {block: pass, appInstallation: test}}\n  inputs: {default: {config: {what: text}}}\n\
+         - name: B\n  type: {appBlock: {block: strict, appInstallation: test}}\n  inputs: {default: {links: [{block: A, output: default}], config: {count: !expr outputs.a.got}}}\n";
+    let flow = flow(&fixture, "f", &with(&app.installation, blocks)).await;
+    trigger(&fixture, &flow, "A", json!({})).await;
+    let events = quiet(&fixture, &flow).await;
+    let delivery = &events[1]["deliveries"][0];
+    assert_eq!(delivery["state"], "failed");
+    let error = delivery["error"].as_str().expect("an error");
+    assert_eq!(error, "`count`: expected a number, found a string");
+    for (path, status) in [
+        ("blocks/Nobody/inputs/default/events", 404),
+        ("blocks/A/inputs/other/events", 400),
+    ] {
+        let path = format!("/api/v1/flows/{flow}/{path}");
+        assert_eq!(
+            fixture.call("POST", &path, Some(&json!(1))).await.0,
+            status,
+            "{path}"
+        );
+    }
+    let large = json!("x".repeat(1 << 20));
+    let path = format!("/api/v1/flows/{flow}/blocks/A/inputs/default/events");
+    let (status, reply) = fixture.call("POST", &path, Some(&large)).await;
+    assert_eq!(status, 400);
+    assert!(
+        reply["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("more than 1048576")),
+        "{reply}"
+    );
+    assert_eq!(fixture.stop().await, 0);
+}
+
+#[async_std::test]
+async fn calls_that_do_not_fit_are_refused() {
+    let fixture = Fixture::start().await;
+    let calls: Script = Arc::new(|seen: &Seen| {
+        if seen.block.is_empty() {
+            return vec![
+                Do::Refused("events.emit", json!([1]), "only a block has events"),
+                Do::Return(json!({"newStatus": "ready"})),
+            ];
+        }
+        let large = "x".repeat(1 << 20);
+        vec![
+            Do::Refused(
+                "events.emit",
+                json!([1, {"outputKey": "nope"}]),
+                "no output `nope`",
+            ),
+            Do::Refused(
+                "events.emit",
+                json!([1, {"parentEventId": "nobody"}]),
+                "no event `nobody`",
+            ),
+            Do::Refused("events.emit", json!([large]), "more than 1048576"),
+            Do::Refused(
+                "events.emit",
+                json!([1, {"complete": "nobody"}]),
+                "no pending event",
+            ),
+            Do::Refused(
+                "kv.block.set",
+                json!([{"key": "k", "value": large}]),
+                "more than 1048576",
+            ),
+            Do::Refused("timers.set", json!(["soon"]), "between 0 seconds"),
+            Do::Refused(
+                "messaging.sendToBlocks",
+                json!([{"blockIds": ["x"], "body": 1}]),
+                "no block `x`",
+            ),
+            Do::Refused("nothing.at.all", json!([]), "no method"),
+            Do::Call(
+                "messaging.sendToBlocks",
+                json!([{"blockIds": [], "body": 1}]),
+            ),
+            Do::Call("events.emit", json!(["good"])),
+        ]
+    });
+    let worker = Worker::start(&fixture, schema(), calls).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let blocks = "- {name: A, type: {appBlock: {block: pass, appInstallation: test}}}\n";
+    let flow = flow(&fixture, "f", &with(&app.installation, blocks)).await;
+    trigger(&fixture, &flow, "A", json!({})).await;
+    let events = quiet(&fixture, &flow).await;
+    assert_eq!(events.len(), 2, "{events:#?}");
+    assert_eq!(events[0]["deliveries"][0]["state"], "done", "{events:#?}");
+    assert_eq!(worker.answers().len(), 2);
+    assert_eq!(fixture.stop().await, 0);
+}
