@@ -221,7 +221,11 @@ mod tests {
 
     #[test]
     fn growth_is_between_the_middles_of_the_first_and_the_last_third() {
-        let sample = |rss_mib: f64, fds: u64| Sample { rss_mib, fds };
+        let sample = |rss_mib: f64, fds: u64| Sample {
+            rss_mib,
+            private_mib: rss_mib / 2.0,
+            fds,
+        };
         let grown = [(1.0, 5), (2.0, 5), (3.0, 5), (9.0, 5), (10.0, 5), (11.0, 7)];
         let mut seen = Seen::default();
         let samples = grown.iter().map(|(mib, fds)| sample(*mib, *fds)).collect();
