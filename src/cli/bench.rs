@@ -103,7 +103,7 @@ impl Bench {
         let measured = async {
             let summary = self.measure(settings, &shutdown).await?;
             if let Some(dir) = &self.report {
-                report::write(dir, &summary, "sluice bench").await?;
+                report::write(dir, &summary, &self.command()).await?;
             }
             anyhow::Ok(summary)
         };
@@ -121,6 +121,14 @@ impl Bench {
                 1
             }
         }
+    }
+
+    /// The command line that repeats this run.
+    fn command(&self) -> String {
+        format!(
+            "sluice bench --workers {} --jobs {} --samples {} --clients {}",
+            self.workers, self.jobs, self.samples, self.clients
+        )
     }
 
     async fn measure(
@@ -148,6 +156,7 @@ impl Bench {
         let (project, pool) = rig.project_and_pool("bench").await?;
         rig.start_agent(&pool).await?;
         let amqp = rig.amqp_url()?;
+        let load_average = load_average();
 
         eprintln!("Two bare hops through the broker");
         let two_hop = two_hop::measure(&amqp, self.jobs, PIPELINE_WINDOW).await?;
@@ -168,6 +177,7 @@ impl Bench {
         let tenth = |mib: f64| (mib * 10.0).round() / 10.0;
         Ok(json!({
             "ok": true,
+            "load_average": load_average,
             "workers": self.workers,
             "broker_to_report_ms": broker_to_report.to_json(),
             "api_to_result_ms": api_to_result.to_json(),
@@ -176,6 +186,7 @@ impl Bench {
             "two_hop_per_s": two_hop.round(),
             "pipeline_share_of_two_hop": (pipeline / two_hop * 100.0).round() / 100.0,
             "stem_first_call_ms": first_calls.to_json(),
+            "stem_first_calls": first_calls.len(),
             "cold_ms": cold.to_json(),
             "podman_run_ms": floors.podman_run.to_json(),
             "identities": identities,
@@ -364,6 +375,12 @@ impl Api<'_> {
         );
         Ok(job)
     }
+}
+
+/// Processes that ran or wanted to, on average over the last minute.
+fn load_average() -> Option<f64> {
+    let said = std::fs::read_to_string("/proc/loadavg").ok()?;
+    said.split(' ').next()?.parse().ok()
 }
 
 /// Percentiles of milliseconds.

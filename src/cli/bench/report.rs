@@ -41,10 +41,12 @@ pub async fn write(dir: &Path, summary: &Value, command: &str) -> anyhow::Result
 
 /// The whole page.
 pub fn markdown(summary: &Value, command: &str) -> String {
+    let load = shown(number(summary, "/load_average"));
     let mut page = format!(
         "# Performance\n\nEvery figure of one run of `{command}`, a release build, real processes and \
          containers, durable queues and confirms. Client, broker, gateway, workers and Node share the \
-         machine, so compare figures of one run with each other.\n\n\
+         machine, so compare figures of one run with each other. The load average as it began was {load}: \
+         anything near or above the number of cores means that others had their share.\n\n\
          | | target | measured | |\n|---|---|---|---|\n"
     );
     for row in rows(summary) {
@@ -120,6 +122,18 @@ fn rows(summary: &Value) -> Vec<Row> {
             measured: format!("{} jobs/s", shown(of("/api_jobs_per_s"))),
             holds: of("/api_jobs_per_s").map(|rate| rate >= 2_500.0),
         },
+        most(
+            "resident memory of the bridge",
+            "/rss_mib/bridge",
+            25.0,
+            "MiB",
+        ),
+        most(
+            "resident memory of a worker",
+            "/rss_mib/worker",
+            25.0,
+            "MiB",
+        ),
         most(
             "private memory of the bridge",
             "/private_mib/bridge",
