@@ -86,15 +86,6 @@ fn rows(summary: &Value) -> Vec<Row> {
                 .map(|(p50, p99)| p50 <= p50_max && p99 <= p99_max),
         }
     };
-    let most = |what, path: &str, limit: f64, unit: &str| {
-        let value = of(path);
-        Row {
-            what,
-            target: format!("≤ {limit} {unit}"),
-            measured: format!("{} {unit}", shown(value)),
-            holds: value.map(|value| value <= limit),
-        }
-    };
     let mut rows = vec![
         latency(
             "warm job, broker to confirmed report",
@@ -109,6 +100,7 @@ fn rows(summary: &Value) -> Vec<Row> {
             25.0,
         ),
         most(
+            summary,
             "first call of an installation, p50",
             "/stem_first_call_ms/p50",
             20.0,
@@ -122,45 +114,11 @@ fn rows(summary: &Value) -> Vec<Row> {
             measured: format!("{} jobs/s", shown(of("/api_jobs_per_s"))),
             holds: of("/api_jobs_per_s").map(|rate| rate >= 2_500.0),
         },
-        most(
-            "resident memory of the bridge",
-            "/rss_mib/bridge",
-            25.0,
-            "MiB",
-        ),
-        most(
-            "resident memory of a worker",
-            "/rss_mib/worker",
-            25.0,
-            "MiB",
-        ),
-        most(
-            "private memory of the bridge",
-            "/private_mib/bridge",
-            25.0,
-            "MiB",
-        ),
-        most(
-            "private memory of a worker",
-            "/private_mib/worker",
-            25.0,
-            "MiB",
-        ),
-        most(
-            "resident memory of the gateway",
-            "/rss_mib/gateway",
-            80.0,
-            "MiB",
-        ),
-        most(
-            "one of ten idle runtimes, PSS",
-            "/runtime_pss_mib",
-            15.0,
-            "MiB",
-        ),
     ];
+    rows.extend(memory(summary));
     if of("/resume_ms/p50").is_some() {
         rows.push(most(
+            summary,
             "call on a paused runtime, p50",
             "/resume_ms/p50",
             30.0,
@@ -168,6 +126,64 @@ fn rows(summary: &Value) -> Vec<Row> {
         ));
     }
     rows
+}
+
+/// A row whose figure is to be at most `limit`.
+fn most(summary: &Value, what: &'static str, path: &str, limit: f64, unit: &str) -> Row {
+    let value = number(summary, path);
+    Row {
+        what,
+        target: format!("≤ {limit} {unit}"),
+        measured: format!("{} {unit}", shown(value)),
+        holds: value.map(|value| value <= limit),
+    }
+}
+
+fn memory(summary: &Value) -> Vec<Row> {
+    vec![
+        most(
+            summary,
+            "resident memory of the bridge",
+            "/rss_mib/bridge",
+            25.0,
+            "MiB",
+        ),
+        most(
+            summary,
+            "resident memory of a worker",
+            "/rss_mib/worker",
+            25.0,
+            "MiB",
+        ),
+        most(
+            summary,
+            "private memory of the bridge",
+            "/private_mib/bridge",
+            25.0,
+            "MiB",
+        ),
+        most(
+            summary,
+            "private memory of a worker",
+            "/private_mib/worker",
+            25.0,
+            "MiB",
+        ),
+        most(
+            summary,
+            "resident memory of the gateway",
+            "/rss_mib/gateway",
+            80.0,
+            "MiB",
+        ),
+        most(
+            summary,
+            "one of ten idle runtimes, PSS",
+            "/runtime_pss_mib",
+            15.0,
+            "MiB",
+        ),
+    ]
 }
 
 fn cold(summary: &Value) -> Row {
