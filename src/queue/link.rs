@@ -79,6 +79,8 @@ impl Link {
         let consuming = open(&uri, &format!("{client}, consuming"), &health).await?;
         let side = within("opening a channel", consuming.create_channel()).await?;
         topology::declare(&side, names).await?;
+        let log = within("opening a channel", consuming.create_channel()).await?;
+        topology::declare_log(&log, names).await?;
         let confirmed = within("opening a channel", publishing.create_channel()).await?;
         let select = confirmed.confirm_select(ConfirmSelectOptions::default());
         within("asking for confirms", select).await?;

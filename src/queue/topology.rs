@@ -27,7 +27,7 @@ const DEAD_LOG_SEGMENT_BYTES: i64 = 64 * 1024 * 1024;
 /// enough for a dying runtime to be cleaned up, short enough not to be felt.
 const RETRY_MS: i64 = 1_000;
 
-/// Declares all of it.
+/// Declares all that jobs and reports pass through.
 pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Error> {
     for exchange in [
         &names.control,
@@ -51,22 +51,12 @@ pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Erro
     for queue in [&names.dead, &names.given_up] {
         quorum(channel, queue, dead_arguments()).await?;
     }
-    declared(channel, &names.dead_log, "stream", dead_log_arguments()).await?;
     for (queue, exchange) in [
         (&names.dead, &names.dead_letters),
         (&names.given_up, &names.dead_letters),
-        (&names.dead_log, &names.dead_letters),
         (&names.dead, &names.burials),
-        (&names.dead_log, &names.burials),
     ] {
-        let bound = channel.queue_bind(
-            name(queue)?,
-            name(exchange)?,
-            ShortString::default(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        settled(queue, bound).await?;
+        bind(channel, queue, exchange).await?;
     }
     for queue in [&names.jobs, &names.jobs_high] {
         let mut arguments = work_arguments();
@@ -96,6 +86,30 @@ pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Erro
         ("x-dead-letter-strategy", text("at-least-once")),
     ]);
     quorum(channel, &names.reports, arguments).await
+}
+
+/// Declares what dead letters are written down in. On a channel of its own,
+/// which may be closed afterwards: a stream comes up later than the queues after
+/// its broker's restart, and until then its declaration is refused as not found.
+/// It is durable, so it is there, and no job waits for it.
+pub(super) async fn declare_log(channel: &Channel, names: &Names) -> Result<(), Error> {
+    match declared(channel, &names.dead_log, "stream", dead_log_arguments()).await {
+        Err(Error::Missing(_)) => return Ok(()),
+        outcome => outcome?,
+    }
+    bind(channel, &names.dead_log, &names.dead_letters).await?;
+    bind(channel, &names.dead_log, &names.burials).await
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str) -> Result<(), Error> {
+    let bound = channel.queue_bind(
+        name(queue)?,
+        name(exchange)?,
+        ShortString::default(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    settled(queue, bound).await
 }
 
 fn work_arguments() -> Vec<(&'static str, AMQPValue)> {
@@ -165,6 +179,9 @@ async fn settled<T>(
                 what: what.to_owned(),
                 reason: error.to_string(),
             })
+        }
+        Ok(Err(error)) if Error::soft(&error) == Some(AMQPSoftError::NOTFOUND) => {
+            Err(Error::Missing(what.to_owned()))
         }
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Error::TimedOut("a declaration")),
