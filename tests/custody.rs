@@ -106,6 +106,10 @@ async fn play(
         }
         async_std::task::sleep(Duration::from_millis(20)).await;
     }
+    // A process that was killed a moment ago may still look alive.
+    while fault == Fault::Kill && alive(house, wire) {
+        async_std::task::sleep(Duration::from_millis(5)).await;
+    }
     house.revive();
     for (number, id) in jobs.iter().enumerate() {
         let job = house.wait(id).await;
@@ -118,4 +122,12 @@ async fn play(
     }
     house.connected(1).await;
     Ok(())
+}
+
+/// Whether the process at this end of the wire still runs.
+fn alive(house: &mut House, wire: Wire) -> bool {
+    match wire {
+        Wire::WorkerAmqp => house.workers[0].alive(),
+        Wire::Websocket | Wire::BridgeAmqp => house.bridge.as_mut().expect("started").alive(),
+    }
 }

@@ -370,7 +370,7 @@ fn documented_routes(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for code in cell.split('`').skip(1).step_by(2) {
         let (method, rest) = code.split_once(' ').unwrap_or((code, ""));
-        if !["GET", "POST", "PUT", "DELETE"].contains(&method) {
+        if !["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method) {
             continue;
         }
         if let Some(below) = rest.strip_prefix("/api/v1") {
