@@ -220,8 +220,8 @@ fn read(row: &SqliteRow) -> Result<(Spec, Progress), sqlx::Error> {
         timeout_ms: row.try_get(8)?,
         expires_ms: time(9)?,
         created_us: time(10)?.unwrap_or(0),
-        replay_of: text(24)?,
-        purpose: arc(25)?,
+        replay_of: row.try_get("replay_of")?,
+        purpose: row.try_get::<Option<String>, _>("purpose")?.map(Arc::from),
     };
     let word: String = row.try_get(11)?;
     let state = State::parse(&word)
@@ -252,14 +252,14 @@ fn origin(word: &str) -> Option<&'static str> {
 
 fn with_ending(row: &SqliteRow) -> Result<Stored, sqlx::Error> {
     let (spec, progress) = read(row)?;
-    let outcome: Option<Vec<u8>> = row.try_get(25)?;
+    let outcome: Option<Vec<u8>> = row.try_get("outcome")?;
     let ending = match outcome {
         None => None,
         Some(outcome) => Some(Ending {
             outcome: Arc::new(outcome),
-            hops: row.try_get(26)?,
-            log_bytes_dropped: uint(row.try_get(27)?),
-            sdk_calls: row.try_get(28)?,
+            hops: row.try_get("hops")?,
+            log_bytes_dropped: uint(row.try_get("log_bytes_dropped")?),
+            sdk_calls: row.try_get("sdk_calls")?,
         }),
     };
     Ok(Stored {
