@@ -14,6 +14,7 @@
 pub mod agent_id;
 pub mod backoff;
 pub mod config;
+pub mod disk;
 pub mod egress;
 pub mod limit;
 pub mod pause;

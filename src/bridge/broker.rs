@@ -18,6 +18,7 @@ use sluice_proto::report::{Cause, Failure};
 use crate::backoff::{Backoff, jitter};
 use crate::bridge::state::Shared;
 use crate::config::EXIT_USAGE;
+use crate::disk;
 use crate::pause;
 use crate::queue::{Error, Link, failed};
 use crate::shutdown::unblock;
@@ -191,7 +192,7 @@ async fn look(shared: &Shared, link: &Link) -> Error {
             let queued = depths.jobs + depths.jobs_high + depths.retry;
             shared.see_queues(queued, depths.reports);
             let dir = shared.config.data_dir.clone();
-            let seen = unblock(move || (free_bytes(&dir), pause::read(&dir)));
+            let seen = unblock(move || (disk::free_bytes(&dir), pause::read(&dir)));
             let (free, order) = seen.await;
             if let Some(free) = free {
                 shared.see_disk(free);
@@ -201,12 +202,6 @@ async fn look(shared: &Shared, link: &Link) -> Error {
         }
     };
     ended(looking.await)
-}
-
-fn free_bytes(dir: &std::path::Path) -> Option<u64> {
-    let there = dir.ancestors().find(|path| path.exists())?;
-    let stat = nix::sys::statvfs::statvfs(there).ok()?;
-    Some(stat.blocks_available() * stat.fragment_size())
 }
 
 /// Why there is no link, for the gateway: the same words while the cause is the

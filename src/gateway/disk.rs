@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::disk;
 use crate::gateway::error::ApiError;
 use crate::shutdown::unblock;
 
@@ -34,11 +35,7 @@ impl Disk {
     /// Looks how much is free.
     pub async fn look(&self) {
         let dir = self.dir.clone();
-        let free = unblock(move || {
-            let stat = nix::sys::statvfs::statvfs(&dir).ok()?;
-            Some(stat.blocks_available() * stat.fragment_size())
-        })
-        .await;
+        let free = unblock(move || disk::free_bytes(&dir)).await;
         // What cannot be asked is not held against it.
         let now = free.and_then(|free| too_little(free, self.free_bytes_min));
         let mut low = self.low.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,7 @@ use futures::{FutureExt, select_biased};
 
 use sluice_proto::queue::{ContainerUse, HELD_JOBS_MAX, Holds, PRESENCE_MS, Presence, WorkerState};
 
+use crate::disk;
 use crate::pause::{self, Mode};
 use crate::runtime::pool::Pool;
 use crate::shutdown::unblock;
@@ -202,7 +203,8 @@ async fn standing_in_the_way(
             return Some(order.sentence());
         }
         dirs.iter().find_map(|dir| {
-            let free = free_bytes(dir)?;
+            // What cannot be asked is not held against it.
+            let free = disk::free_bytes(dir)?;
             too_little(dir, free, free_bytes_min)
         })
     })
@@ -218,13 +220,6 @@ fn too_little(dir: &Path, free: u64, free_min: u64) -> Option<String> {
             free_min / 1024 / 1024
         )
     })
-}
-
-/// Free bytes where `dir` is, or will be. What cannot be asked is not held against it.
-fn free_bytes(dir: &Path) -> Option<u64> {
-    let existing = dir.ancestors().find(|path| path.exists())?;
-    let stat = nix::sys::statvfs::statvfs(existing).ok()?;
-    Some(stat.blocks_available() * stat.fragment_size())
 }
 
 #[cfg(test)]

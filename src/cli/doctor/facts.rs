@@ -13,6 +13,7 @@ use crate::agent::podman;
 use crate::api_client::ApiClient;
 use crate::cli::doctor::judge::{Broker, Cgroup, Facts, Reach};
 use crate::config::{EgressConfig, Network, Reader, RuntimeConfig};
+use crate::disk;
 use crate::telemetry::now_ms;
 use crate::wire;
 
@@ -61,7 +62,7 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
         gateway: Some(gateway(look_up, &egress).await),
         endpoint: Some(endpoint),
         clock_skew_ms,
-        disk_free_bytes: disk_free(&data_dir),
+        disk_free_bytes: disk::free_bytes(&data_dir),
         disk_free_bytes_min,
         open_files: nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
             .ok()
@@ -276,13 +277,6 @@ async fn endpoint(
             None,
         ),
     }
-}
-
-/// Free bytes where the data directory is, or will be.
-fn disk_free(data_dir: &Path) -> Option<u64> {
-    let existing = data_dir.ancestors().find(|path| path.exists())?;
-    let stat = nix::sys::statvfs::statvfs(existing).ok()?;
-    Some(stat.blocks_available() * stat.fragment_size())
 }
 
 #[cfg(test)]
