@@ -213,35 +213,22 @@ impl Tasks {
             .push((name, handle));
     }
 
+    fn next(&self) -> Option<JoinHandle<()>> {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.pop().map(|(_, handle)| handle)
+    }
+
     /// Waits until every task has ended.
     pub async fn join(&self) {
-        loop {
-            let next = self
-                .handles
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
-            match next {
-                Some((_, handle)) => handle.await,
-                None => return,
-            }
+        while let Some(handle) = self.next() {
+            handle.await;
         }
     }
 
     /// Stops every task where it stands. For tasks that hold nothing.
     pub async fn abort(&self) {
-        loop {
-            let next = self
-                .handles
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
-            match next {
-                Some((_, handle)) => {
-                    handle.cancel().await;
-                }
-                None => return,
-            }
+        while let Some(handle) = self.next() {
+            handle.cancel().await;
         }
     }
 }

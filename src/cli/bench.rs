@@ -33,7 +33,7 @@ use sluice_proto::job::{Identity, Job, Kind, Priority};
 use sluice_proto::queue::Names;
 use sluice_proto::report::{Body, Origin, Outcome};
 
-use crate::cli::rig::{PoolAccess, Rig, RigOptions, until_interrupted};
+use crate::cli::rig::{PoolAccess, Rig, RigOptions, on_a_rig};
 use crate::cli::stats::Samples;
 use crate::queue::Link;
 use crate::queue::two_hop;
@@ -136,18 +136,12 @@ impl Bench {
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
-        eprintln!("Starting gateway and agent");
         let options = RigOptions {
             workers: self.workers,
             settings,
         };
-        let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
-        let result = until_interrupted(shutdown, self.all(&mut rig)).await;
-        if result.is_err() {
-            eprintln!("--- the agent's last words\n{}", rig.log_tail("agent"));
-        }
-        let left = rig.stop().await?;
-        let summary = result?;
+        let (summary, left) =
+            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
         ensure!(left.is_empty(), "left behind: {}", left.join(", "));
         Ok(summary)
     }

@@ -342,6 +342,27 @@ pub async fn until_interrupted<T>(
     }
 }
 
+/// Starts an installation, does `work` with it and stops it, whatever came of
+/// the work; answers with what was left behind beside what the work gave.
+pub async fn on_a_rig<T>(
+    options: RigOptions,
+    shutdown: &Shutdown,
+    work: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Vec<String>)> {
+    eprintln!("Starting gateway and agent");
+    let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
+    let result = until_interrupted(shutdown, work(&mut rig)).await;
+    if result.is_err() {
+        eprintln!(
+            "--- the last words of the agent\n{}\n--- and of the gateway\n{}",
+            rig.log_tail("agent"),
+            rig.log_tail("gateway")
+        );
+    }
+    let left = rig.stop().await?;
+    Ok((result?, left))
+}
+
 /// Spawns this program in another role, logging to a file of the scratch directory.
 fn child(
     exe: &Path,

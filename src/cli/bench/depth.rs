@@ -20,7 +20,7 @@ use sluice_proto::queue::Names;
 
 use crate::cli::bench::load::Target;
 use crate::cli::bench::{no_op, say, stats_of};
-use crate::cli::rig::{Rig, RigOptions, until_interrupted};
+use crate::cli::rig::{Rig, RigOptions, on_a_rig};
 use crate::queue::{Link, inspect};
 use crate::shutdown::Shutdown;
 use crate::telemetry::now_us;
@@ -85,21 +85,12 @@ impl Depth {
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
-        say("Starting gateway and agent");
         let options = RigOptions {
             workers: self.workers,
             settings,
         };
-        let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
-        let result = until_interrupted(shutdown, self.all(&mut rig)).await;
-        if result.is_err() {
-            say(&format!(
-                "--- the agent's last words\n{}",
-                rig.log_tail("agent")
-            ));
-        }
-        let left = rig.stop().await?;
-        let summary = result?;
+        let (summary, left) =
+            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
         ensure!(left.is_empty(), "left behind: {}", left.join(", "));
         Ok(summary)
     }

@@ -16,7 +16,7 @@ use crate::backoff::jitter;
 use crate::cli::bench::load::{Fates, Load, Target};
 use crate::cli::bench::say;
 use crate::cli::rig::harm::{Harm, Victim};
-use crate::cli::rig::{Rig, RigOptions, until_interrupted};
+use crate::cli::rig::{Rig, RigOptions, on_a_rig};
 use crate::shutdown::Shutdown;
 
 /// Consuming again this soon after the dependency is back is promised.
@@ -143,22 +143,12 @@ impl Faults {
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
-        say("Starting gateway and agent");
         let options = RigOptions {
             workers: self.workers,
             settings,
         };
-        let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
-        let result = until_interrupted(shutdown, self.all(&mut rig)).await;
-        if result.is_err() {
-            say(&format!(
-                "--- the last words of the agent\n{}\n--- and of the gateway\n{}",
-                rig.log_tail("agent"),
-                rig.log_tail("gateway")
-            ));
-        }
-        let left = rig.stop().await?;
-        let mut summary = result?;
+        let (mut summary, left) =
+            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
         let passed = summary["ok"] == true && left.is_empty();
         summary["ok"] = json!(passed);
         summary["left"] = json!(left);

@@ -18,7 +18,7 @@ use crate::backoff::jitter;
 use crate::cli::bench::load::{Fates, Load, Target};
 use crate::cli::bench::say;
 use crate::cli::rig::harm::{Harm, Victim};
-use crate::cli::rig::{Rig, RigOptions, Sample, until_interrupted};
+use crate::cli::rig::{Rig, RigOptions, Sample, on_a_rig};
 use crate::shutdown::Shutdown;
 
 /// How long jobs may take to end after the last harm.
@@ -84,21 +84,12 @@ impl Soak {
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
-        say("Starting gateway and agent");
         let options = RigOptions {
             workers: self.workers,
             settings,
         };
-        let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
-        let result = until_interrupted(shutdown, self.all(&mut rig)).await;
-        if result.is_err() {
-            say(&format!(
-                "--- the agent's last words\n{}",
-                rig.log_tail("agent")
-            ));
-        }
-        let left = rig.stop().await?;
-        let mut summary = result?;
+        let (mut summary, left) =
+            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
         summary["ok"] = json!(summary["ok"] == true && left.is_empty());
         summary["left"] = json!(left);
         Ok(summary)

@@ -24,7 +24,7 @@ pub async fn list(gateway: &Gateway, caller: &Caller, head: &Head) -> Result<Rep
     Ok(Reply::data(&flows))
 }
 
-/// `{project, name, definition?, installations?}`.
+/// `{project, name}`.
 pub async fn create(
     gateway: &Arc<Gateway>,
     caller: &Caller,
