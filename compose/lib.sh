@@ -98,7 +98,9 @@ strays() {
     grep --files-with-matches --null-data "^TMPDIR=$SCRATCH/" /proc/[0-9]*/environ || true
     grep --files-with-matches --null-data "$SCRATCH/t/" /proc/[0-9]*/cmdline || true
   } 2>/dev/null | cut -d/ -f3 | sort -un | while IFS= read -r pid; do
-    [ "$pid" != "$pause" ] && [ -e "/proc/$pid" ] && printf '%s\n' "$pid"
+    # Not a chain of `&&`: the loop's last verdict would be the function's, and
+    # end a script whose only stray is the pause process.
+    if [ "$pid" != "$pause" ] && [ -e "/proc/$pid" ]; then printf '%s\n' "$pid"; fi
   done
   return 0
 }
