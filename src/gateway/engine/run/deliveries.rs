@@ -102,7 +102,10 @@ impl Step<'_> {
         };
         let scope = match self.scope(&config.references, &view).await? {
             Ok(scope) => scope,
-            Err(why) => return self.fail(delivery, &why).await,
+            Err(why) => {
+                let why = why.in_fields(&config.sources);
+                return self.fail(delivery, &why).await;
+            }
         };
         let place = Place {
             project: &canvas.project,

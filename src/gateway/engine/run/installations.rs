@@ -235,6 +235,7 @@ impl Step<'_> {
         app: &schema::App,
     ) -> Result<(), Fault> {
         flows::touch_users(self.tx, &installation.id, &new_id()).await?;
+        self.look_anew();
         let abilities = Abilities::from(app.handlers);
         if state_of(component)?.status == crate::gateway::engine::component::Status::Draft {
             let confirm = installation.confirm_wanted || app.autoconfirm;

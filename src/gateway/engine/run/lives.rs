@@ -156,7 +156,10 @@ impl Step<'_> {
         };
         let scope = match self.scope(&wanted.divided.references, &view).await? {
             Ok(scope) => scope,
-            Err(why) => return self.config_known(component, &wanted, Err(why)).await,
+            Err(why) => {
+                let why = why.in_fields(&wanted.divided.sources);
+                return self.config_known(component, &wanted, Err(why)).await;
+            }
         };
         let place = Place {
             project: &component.project,

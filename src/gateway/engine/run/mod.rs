@@ -26,6 +26,7 @@ mod installations;
 mod lives;
 mod purpose;
 mod requests;
+mod schedules;
 mod scopes;
 mod secrets;
 mod settling;
