@@ -258,6 +258,8 @@ impl Step<'_> {
             event["echo"] = json!({"body": echo});
         }
         input.insert("event".to_owned(), event);
+        let handler = handler(Some(key), &[("input", &delivery.input)]);
+        let payload = self.payload(handler, input, component, &app).await?;
         let work = Work {
             kind: Kind::Event,
             identity: app_identity(&installed.id, &installed.digest),
@@ -272,10 +274,7 @@ impl Step<'_> {
                 flow: delivery.flow.clone(),
                 component: component.id.clone(),
             },
-            payload: json!({
-                "handler": handler(Some(key), &[("input", &delivery.input)]),
-                "input": input,
-            }),
+            payload,
         };
         match self.job(work).await? {
             Err(why) => Ok(Started::Failed(why)),

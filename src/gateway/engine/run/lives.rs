@@ -7,7 +7,7 @@
 //!                                          └─yes─▶ sync or drain job ◀───────┘
 //! ```
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sluice_proto::job::Kind;
 
 use crate::gateway::engine::component::{self, Effect, Event, Outcome, Phase, State};
@@ -349,6 +349,8 @@ impl Step<'_> {
             .is_some()
             .then_some(component.kind.as_deref())
             .flatten();
+        let payload = self.payload(handler(key, &[]), input, component, &app);
+        let payload = payload.await?;
         Ok(Some(Work {
             kind: match run.phase {
                 Phase::Sync => Kind::Sync,
@@ -365,7 +367,7 @@ impl Step<'_> {
                 flow: component.flow.clone(),
                 run: run.number,
             },
-            payload: json!({"handler": handler(key, &[]), "input": input}),
+            payload,
         }))
     }
 }

@@ -25,6 +25,7 @@ mod inputs;
 mod installations;
 mod lives;
 mod purpose;
+mod redact;
 mod requests;
 mod schedules;
 mod scopes;
