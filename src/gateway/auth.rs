@@ -114,6 +114,15 @@ impl Caller {
         )))
     }
 
+    /// For what is made in a project, which must exist.
+    pub fn existing_project(&self, gateway: &Gateway, project: &str) -> Result<(), ApiError> {
+        self.project(project)?;
+        if gateway.directory.has_project(project) {
+            return Ok(());
+        }
+        Err(ApiError::bad(format!("project {project} does not exist")))
+    }
+
     pub fn sees(&self, project: &str) -> bool {
         match &self.scope {
             Scope::Admin => true,
