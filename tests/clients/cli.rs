@@ -103,7 +103,7 @@ async fn what_does_not_fit_is_refused() {
         (
             "/cli/apps/list_apps",
             json!({"projectId": "x"}),
-            "project x does not exist",
+            "`projectId` names x, which does not exist",
         ),
         (
             "/cli/apps/create_app",

@@ -365,7 +365,7 @@ async fn what_does_not_fit_is_refused() {
         (
             "apps/create_installation",
             json!({"projectId": "x", "name": "n", "app": app}),
-            "project x does not exist",
+            "`projectId` names x, which does not exist",
         ),
         (
             "apps/create_installation",
@@ -400,7 +400,7 @@ async fn what_does_not_fit_is_refused() {
         (
             "flows/create",
             json!({"projectId": "x", "name": "f"}),
-            "project x does not exist",
+            "`projectId` names x, which does not exist",
         ),
         (
             "flows/apply_config",

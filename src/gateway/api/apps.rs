@@ -35,7 +35,7 @@ pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<R
     let project = fields.required_text("project")?;
     let name = name(&fields.required_text("name")?)?;
     fields.finish()?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "project", &project)?;
     let app = App {
         id: new_id(),
         project,

@@ -40,7 +40,7 @@ pub async fn create(
 ) -> Result<Reply, ApiError> {
     let mut fields = Fields::read(body)?;
     let project = fields.required_text("project")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "project", &project)?;
     let name = name(&fields.required_text("name")?)?;
     fields.finish()?;
     let id = gateway.engine.create_flow(project, name).await?;

@@ -37,7 +37,7 @@ pub async fn create(
 ) -> Result<Reply, ApiError> {
     let mut fields = Fields::read(body)?;
     let project = fields.required_text("project")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "project", &project)?;
     let name = name(&fields.required_text("name")?)?;
     let version = fields.required_text("version")?;
     let pool = fields.text("pool")?;

@@ -34,7 +34,7 @@ pub fn projects(gateway: &Gateway, caller: &Caller) -> Reply {
 /// `{projectId}`.
 pub async fn list(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<Reply, ApiError> {
     let project = Fields::read(body)?.required_text("projectId")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "projectId", &project)?;
     let apps = gateway.store.apps().await?;
     let apps = apps.iter().filter(|app| app.project == project);
     let apps: Vec<Value> = apps
@@ -47,7 +47,7 @@ pub async fn list(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<Rep
 pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<Reply, ApiError> {
     let mut fields = Fields::read(body)?;
     let project = fields.required_text("projectId")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "projectId", &project)?;
     let description = fields.text("description")?;
     if description
         .as_ref()

@@ -33,7 +33,7 @@ pub async fn create(
     mut fields: Fields,
 ) -> Result<Reply, ApiError> {
     let project = fields.required_text("projectId")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "projectId", &project)?;
     let table = DataTable {
         id: new_id(),
         project,

@@ -22,7 +22,7 @@ pub async fn create(
     mut fields: Fields,
 ) -> Result<Reply, ApiError> {
     let project = fields.required_text("projectId")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "projectId", &project)?;
     let name = name(&fields.required_text("name")?)?;
     let id = gateway.engine.create_flow(project, name).await?;
     Ok(Reply::data(&json!({"flow": {"id": id}})))

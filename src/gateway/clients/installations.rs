@@ -28,7 +28,7 @@ pub async fn create(
     mut fields: Fields,
 ) -> Result<Reply, ApiError> {
     let project = fields.required_text("projectId")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "projectId", &project)?;
     let name = name(&fields.required_text("name")?)?;
     let version = app(gateway, caller, &mut fields).await?;
     let install = Install {

@@ -65,7 +65,7 @@ async fn write(
     writing: Writing,
 ) -> Result<Reply, ApiError> {
     let project = fields.required_text("projectId")?;
-    caller.existing_project(gateway, &project)?;
+    caller.existing_project(gateway, "projectId", &project)?;
     let key = fields.required_text("key")?;
     let value = fields.required_text("value")?;
     let engine = &gateway.engine;
