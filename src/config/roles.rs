@@ -42,6 +42,9 @@ pub struct GatewayConfig {
     pub agent_listen: String,
     /// Below this much free space in the data directory nothing new is taken.
     pub disk_free_bytes_min: u64,
+    /// How long what a registry said counts.
+    pub registry_poll: Duration,
+    pub egress: EgressConfig,
     pub drain: Duration,
 }
 

@@ -8,9 +8,19 @@ use crate::store::{Error, Store, int, taken, uint};
 #[derive(Debug, Clone)]
 pub struct App {
     pub id: String,
+    /// Empty for an app from a registry, which is for all projects.
     pub project: String,
     pub name: String,
+    /// Where it comes from, if not from a person.
+    pub origin: Option<Origin>,
     pub created_us: u64,
+}
+
+/// A registry's id, and the app's key there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub registry: String,
+    pub key: String,
 }
 
 /// A published version: it never changes.
@@ -20,6 +30,8 @@ pub struct Version {
     pub app: String,
     /// The project of its app.
     pub project: String,
+    /// The registry it comes from.
+    pub registry: Option<String>,
     pub version: String,
     /// SHA-256 of the code.
     pub digest: String,
@@ -28,29 +40,46 @@ pub struct Version {
     pub created_us: u64,
 }
 
-const VERSION: &str = "SELECT v.id, v.app, a.project, v.version, v.digest, v.code_bytes, v.ui_digest, \
-     v.created_us FROM versions v JOIN apps a ON a.id = v.app";
+const APP: &str = "SELECT id, project, name, registry, registry_key, created_us FROM apps";
+
+const VERSION: &str = "SELECT v.id, v.app, a.project, a.registry, v.version, v.digest, v.code_bytes, \
+     v.ui_digest, v.created_us FROM versions v JOIN apps a ON a.id = v.app";
 
 fn version(row: &SqliteRow) -> Result<Version, sqlx::Error> {
     Ok(Version {
-        id: row.try_get(0)?,
-        app: row.try_get(1)?,
-        project: row.try_get(2)?,
-        version: row.try_get(3)?,
-        digest: row.try_get(4)?,
-        code_bytes: uint(row.try_get(5)?),
-        ui_digest: row.try_get(6)?,
-        created_us: uint(row.try_get(7)?),
+        id: row.try_get("id")?,
+        app: row.try_get("app")?,
+        project: row.try_get("project")?,
+        registry: row.try_get("registry")?,
+        version: row.try_get("version")?,
+        digest: row.try_get("digest")?,
+        code_bytes: uint(row.try_get("code_bytes")?),
+        ui_digest: row.try_get("ui_digest")?,
+        created_us: uint(row.try_get("created_us")?),
     })
 }
 
 fn app(row: &SqliteRow) -> Result<App, sqlx::Error> {
+    let registry: Option<String> = row.try_get("registry")?;
+    let key: Option<String> = row.try_get("registry_key")?;
     Ok(App {
-        id: row.try_get(0)?,
-        project: row.try_get(1)?,
-        name: row.try_get(2)?,
-        created_us: uint(row.try_get(3)?),
+        id: row.try_get("id")?,
+        project: row.try_get("project")?,
+        name: row.try_get("name")?,
+        origin: registry
+            .zip(key)
+            .map(|(registry, key)| Origin { registry, key }),
+        created_us: uint(row.try_get("created_us")?),
     })
+}
+
+// === impl Version ===
+
+impl Version {
+    /// Whether a project may use it: its own, or from a registry.
+    pub fn is_for(&self, project: &str) -> bool {
+        self.registry.is_some() || self.project == project
+    }
 }
 
 // === impl Store ===
@@ -59,13 +88,22 @@ impl Store {
     pub async fn create_app(&self, app: App) -> Result<(), Error> {
         self.change(move |c| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO apps (id, project, name, created_us) VALUES (?, ?, ?, ?)")
-                    .bind(app.id)
-                    .bind(app.project)
-                    .bind(app.name)
-                    .bind(int(app.created_us))
-                    .execute(c)
-                    .await?;
+                let (registry, key) = app
+                    .origin
+                    .map(|origin| (origin.registry, origin.key))
+                    .unzip();
+                sqlx::query(
+                    "INSERT INTO apps (id, project, name, registry, registry_key, created_us) \
+                     VALUES (?, ?, ?, ?, ?, ?)",
+                )
+                .bind(app.id)
+                .bind(app.project)
+                .bind(app.name)
+                .bind(registry)
+                .bind(key)
+                .bind(int(app.created_us))
+                .execute(c)
+                .await?;
                 Ok(())
             })
         })
@@ -73,16 +111,28 @@ impl Store {
     }
 
     pub async fn apps(&self) -> Result<Vec<App>, Error> {
-        let rows =
-            sqlx::query("SELECT id, project, name, created_us FROM apps ORDER BY created_us")
-                .fetch_all(&self.readers)
-                .await?;
+        let text = format!("{APP} ORDER BY created_us");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .fetch_all(&self.readers)
+            .await?;
         Ok(rows.iter().map(app).collect::<Result<_, _>>()?)
     }
 
     pub async fn app(&self, id: &str) -> Result<Option<App>, Error> {
-        let row = sqlx::query("SELECT id, project, name, created_us FROM apps WHERE id = ?")
+        let text = format!("{APP} WHERE id = ?");
+        let row = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(id)
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.as_ref().map(app).transpose()?)
+    }
+
+    /// The app that comes from there, once a version of it was fetched.
+    pub async fn app_of_registry(&self, registry: &str, key: &str) -> Result<Option<App>, Error> {
+        let text = format!("{APP} WHERE registry = ? AND registry_key = ?");
+        let row = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(registry)
+            .bind(key)
             .fetch_optional(&self.readers)
             .await?;
         Ok(row.as_ref().map(app).transpose()?)

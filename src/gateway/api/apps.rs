@@ -10,12 +10,10 @@ use crate::gateway::error::ApiError;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply};
 use crate::gateway::json::{Fields, name};
+use crate::gateway::semver::is_version;
 use crate::shutdown::unblock;
 use crate::store::apps::{App, Version};
 use crate::telemetry::now_us;
-
-/// The longest version, in characters.
-const VERSION_CHARS_MAX: usize = 64;
 
 pub async fn list(gateway: &Gateway, caller: &Caller) -> Result<Reply, ApiError> {
     let apps: Vec<Value> = gateway
@@ -23,7 +21,7 @@ pub async fn list(gateway: &Gateway, caller: &Caller) -> Result<Reply, ApiError>
         .apps()
         .await?
         .iter()
-        .filter(|app| caller.sees(&app.project))
+        .filter(|app| app.origin.is_some() || caller.sees(&app.project))
         .map(app_object)
         .collect();
     Ok(Reply::data(&apps))
@@ -44,6 +42,7 @@ pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<R
         id: new_id(),
         project,
         name,
+        origin: None,
         created_us: now_us(),
     };
     gateway.store.create_app(app.clone()).await?;
@@ -68,7 +67,7 @@ pub async fn version(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Rep
         .version(id)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("app version {id}")))?;
-    caller.project(&version.project)?;
+    caller.version(&version)?;
     Ok(Reply::data(&version_object(&version)))
 }
 
@@ -81,6 +80,11 @@ pub async fn publish(
     body: Body,
 ) -> Result<Reply, ApiError> {
     let app = find(gateway, caller, app).await?;
+    if app.origin.is_some() {
+        return Err(ApiError::conflict(
+            "this app comes from a registry, and its versions are published there",
+        ));
+    }
     gateway.disk.check()?;
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let is_archive = body.starts_with(&GZIP_MAGIC) || head.content_type.contains("gzip");
@@ -92,24 +96,24 @@ pub async fn publish(
     } else {
         from_json(&body)?
     };
-    check_version(&number)?;
+    if !is_version(&number) {
+        return Err(ApiError::bad(
+            "`version` is not a semantic version such as 1.2.3 or 1.2.3-beta.1",
+        ));
+    }
     if code.code.iter().all(u8::is_ascii_whitespace) {
         return Err(ApiError::bad("`code` is empty"));
     }
-    let code_bytes = code.code.len() as u64;
-    let digest = gateway.bundles.put(code.code).await?;
-    let ui_digest = match code.ui {
-        Some(ui) => Some(gateway.bundles.put(ui).await?),
-        None => None,
-    };
+    let stored = gateway.bundles.put_code(code).await?;
     let version = Version {
         id: new_id(),
         app: app.id,
         project: app.project,
+        registry: None,
         version: number,
-        digest,
-        code_bytes,
-        ui_digest,
+        digest: stored.digest,
+        code_bytes: stored.code_bytes,
+        ui_digest: stored.ui_digest,
         created_us: now_us(),
     };
     gateway.store.create_version(version.clone()).await?;
@@ -147,52 +151,30 @@ fn from_json(body: &[u8]) -> Result<(String, Code), ApiError> {
     Ok((version, code))
 }
 
-/// Semantic versioning 2.0.0, as far as it can be written on one line.
-fn check_version(text: &str) -> Result<(), ApiError> {
-    let (rest, build) = text
-        .split_once('+')
-        .map_or((text, None), |(a, b)| (a, Some(b)));
-    let (core, pre) = rest
-        .split_once('-')
-        .map_or((rest, None), |(a, b)| (a, Some(b)));
-    let numeric = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_digit())
-            && (part == "0" || !part.starts_with('0'))
-    };
-    let word = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    let pre_word =
-        |part: &str| word(part) && (numeric(part) || !part.bytes().all(|b| b.is_ascii_digit()));
-    let good = text.len() <= VERSION_CHARS_MAX
-        && core.split('.').count() == 3
-        && core.split('.').all(numeric)
-        && pre.is_none_or(|pre| pre.split('.').all(pre_word))
-        && build.is_none_or(|build| build.split('.').all(word));
-    if good {
-        return Ok(());
-    }
-    Err(ApiError::bad(
-        "`version` is not a semantic version such as 1.2.3 or 1.2.3-beta.1",
-    ))
-}
-
 async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<App, ApiError> {
     let app = gateway
         .store
         .app(id)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("app {id}")))?;
-    caller.project(&app.project)?;
+    if app.origin.is_none() {
+        caller.project(&app.project)?;
+    }
     Ok(app)
 }
 
 fn app_object(app: &App) -> Value {
-    json!({"id": app.id, "project": app.project, "name": app.name, "created_us": app.created_us})
+    let project = app.origin.is_none().then_some(&app.project);
+    json!({
+        "id": app.id,
+        "project": project,
+        "name": app.name,
+        "registry": app.origin.as_ref().map(|origin| &origin.registry),
+        "created_us": app.created_us,
+    })
 }
 
-fn version_object(version: &Version) -> Value {
+pub fn version_object(version: &Version) -> Value {
     json!({
         "id": version.id,
         "app": version.app,
@@ -202,21 +184,4 @@ fn version_object(version: &Version) -> Value {
         "ui_digest": version.ui_digest,
         "created_us": version.created_us,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_a_semantic_version() {
-        for good in ["0.1.0", "1.2.3-beta.1", "1.0.0-x-y.7+build.01", "10.20.30"] {
-            check_version(good).expect(good);
-        }
-        for bad in [
-            "", "1", "1.2", "1.2.3.4", "01.2.3", "v1.2.3", "1.2.3-", "1.2.3-01", "1.2.x", "1.2.3 ",
-        ] {
-            check_version(bad).expect_err(bad);
-        }
-    }
 }

@@ -47,7 +47,7 @@ pub async fn create(
         .version(&version)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("app version {version}")))?;
-    caller.project(&version.project)?;
+    caller.version(&version)?;
     let pool = super::request::pool_of(gateway, pool, &project)?;
     let given = config.into_iter();
     let install = Install {
@@ -113,7 +113,7 @@ pub async fn upgrade(
         .version(&version)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("app version {version}")))?;
-    caller.project(&version.project)?;
+    caller.version(&version)?;
     gateway.engine.upgrade(id.to_owned(), version).await?;
     get(gateway, caller, id).await
 }
