@@ -20,6 +20,7 @@ mod pool;
 mod print;
 mod project;
 mod queue;
+mod registry;
 mod rig;
 mod stats;
 mod up;
@@ -100,6 +101,9 @@ pub enum Command {
     /// Manage apps and their versions.
     #[command(subcommand)]
     App(app::App),
+    /// Follow registries and fetch app versions from them.
+    #[command(subcommand)]
+    Registry(registry::Registry),
     /// Manage API keys.
     #[command(subcommand)]
     Key(key::Key),
@@ -174,6 +178,7 @@ impl Command {
             Self::Pool(pool) => pool.run(look_up).await,
             Self::Project(project) => project.run(look_up).await,
             Self::App(app) => app.run(look_up).await,
+            Self::Registry(registry) => registry.run(look_up).await,
             Self::Key(key) => key.run(look_up).await,
             Self::Job(job) => job.run(look_up).await,
         }
