@@ -424,7 +424,7 @@ async fn end(mut child: Child, role: &str) -> Option<String> {
 }
 
 /// The ids of every agent that had a data directory here.
-fn owners(dir: &Path) -> Vec<String> {
+pub fn owners(dir: &Path) -> Vec<String> {
     let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
     std::iter::once(dir.to_owned())
         .chain(below.map(|entry| entry.path()))
@@ -434,7 +434,7 @@ fn owners(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-async fn containers_of(owner: &str) -> Vec<String> {
+pub async fn containers_of(owner: &str) -> Vec<String> {
     let listed = Command::new("podman")
         .args([
             "ps",
