@@ -14,6 +14,9 @@ pub struct Chain {
     root: String,
     /// Ids of its events, each with its distance from the root.
     depths: BTreeMap<String, usize>,
+    /// Events that were told of: not before their output is customized, which
+    /// gives them another body.
+    told: BTreeSet<String>,
     /// Deliveries whose end is known.
     ended: BTreeSet<String>,
     /// Everything up to this number is settled, so looks begin after it.
@@ -46,6 +49,7 @@ impl Chain {
         Self {
             root: root.to_owned(),
             depths: BTreeMap::new(),
+            told: BTreeSet::new(),
             ended: BTreeSet::new(),
             after,
             failed: 0,
@@ -89,7 +93,8 @@ impl Chain {
 
     fn take_event<'v>(&mut self, depth: usize, event: &'v Value, news: &mut Vec<News<'v>>) {
         let id = event["id"].as_str().unwrap_or_default();
-        if self.depths.insert(id.to_owned(), depth).is_none() {
+        self.depths.insert(id.to_owned(), depth);
+        if event["state"] != "customizing" && self.told.insert(id.to_owned()) {
             news.push(News::Event { depth, event });
         }
         // The error of the event itself is remembered by the event's id.
@@ -197,6 +202,20 @@ mod tests {
         chain.look();
         let (news, has_changed) = chain.take(&page);
         assert!(news.is_empty() && !has_changed);
+    }
+
+    #[test]
+    fn an_event_is_told_with_the_body_that_it_goes_out_with() {
+        let mut chain = Chain::new("e1", 0);
+        let mut early = event(1, None, &[]);
+        early["state"] = json!("customizing");
+        chain.look();
+        let page = [early];
+        assert!(chain.take(&page).0.is_empty());
+        assert_eq!((chain.events(), chain.unsettled), (1, 1));
+        chain.look();
+        let page = [event(1, None, &[])];
+        assert_eq!(chain.take(&page).0.len(), 1);
     }
 
     #[test]

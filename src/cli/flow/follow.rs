@@ -148,9 +148,11 @@ impl Follow<'_> {
         let path = format!("/api/v1/flows/{}/pending", self.flow);
         let pending = self.admin.get(&path).await?;
         let one = |it: &Value| {
-            let status = it["statusDescription"].as_str().map(print::harmless);
+            let status = it["status"].as_str().map(print::harmless);
             (print::text(&it["id"]), status)
         };
-        Ok(pending.as_array().into_iter().flatten().map(one).collect())
+        let pending = pending.as_array().into_iter().flatten();
+        let open = pending.filter(|it| it["phase"] == "open");
+        Ok(open.map(one).collect())
     }
 }

@@ -121,7 +121,10 @@ impl Run {
             self.play(&admin, &plan, &teller).await
         };
         let result = interruptible(&shutdown, work).await;
-        teller.progress("Stopping them");
+        if !self.json {
+            // In JSON the last line says how it ended.
+            teller.progress("Stopping them");
+        }
         let left = house.stop(&shutdown).await;
         left.iter()
             .for_each(|what| eprintln!("sluice: left behind: {what}"));
