@@ -62,7 +62,12 @@ pub struct Snapshot {
 pub async fn take(data_dir: &Path, names: &Names) -> Option<Snapshot> {
     // What is to be tried again goes back to `jobs`, so a message may be seen in
     // both, and none is missed between them.
-    let queues = [&names.retry, &names.jobs_high, &names.jobs];
+    let queues = [
+        &names.retry_high,
+        &names.retry,
+        &names.jobs_high,
+        &names.jobs,
+    ];
     if !queues.iter().all(|queue| is_plain(queue)) {
         return None;
     }
@@ -151,10 +156,10 @@ fn parse(answer: &str) -> Option<Snapshot> {
         queues.push(ids);
         rest = after;
     }
-    let [retry, high, normal]: [Vec<String>; 3] = queues.try_into().ok()?;
+    let [retry_high, retry, high, normal]: [Vec<String>; 4] = queues.try_into().ok()?;
     Some(Snapshot {
         ready: [high, normal].concat(),
-        retry,
+        retry: [retry_high, retry].concat(),
         whole,
     })
 }
@@ -169,11 +174,12 @@ mod tests {
 
     #[test]
     fn the_broker_s_answer_is_read_oldest_first() {
-        let answer = r#"{ok, [{all, []}, {all, ["u"]}, {more, ["b", "a"]}]}"#;
+        let answer = r#"{ok, [{all, []}, {all, ["r"]}, {all, ["u"]}, {more, ["b", "a"]}]}"#;
         let seen = parse(answer).expect("an answer");
         assert_eq!(seen.ready, ["u", "a", "b"]);
-        assert_eq!((seen.retry.len(), seen.whole), (0, false));
-        let empty = parse("{ok, [{all, []}, {all, []}, {all, []}]}\n").expect("an answer");
+        assert_eq!((seen.retry.len(), seen.whole), (1, false));
+        let empty =
+            parse("{ok, [{all, []}, {all, []}, {all, []}, {all, []}]}\n").expect("an answer");
         assert_eq!((empty.ready.len(), empty.whole), (0, true));
     }
 
@@ -183,7 +189,7 @@ mod tests {
             "",
             "{error, \"*** eval\"}",
             "{ok, [{all, []}]}",
-            "{ok, [{odd, []}, {all, []}, {all, []}]}",
+            "{ok, [{odd, []}, {all, []}, {all, []}, {all, []}]}",
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }

@@ -120,6 +120,7 @@ impl Depth {
         say(&format!("Filling the queue with {} jobs", self.jobs));
         let order = Order::new(Mode::Paused, "a long queue is made", now_ms());
         pause::write(rig.data_dir(), &order)?;
+        paused(rig).await?;
         let backlog = Backlog {
             project,
             pool: pool.id.clone(),
@@ -211,7 +212,7 @@ async fn looks(rig: &Rig, job: &str) -> anyhow::Result<Looks> {
                     seen["jobs"].as_array().is_some_and(|jobs| jobs.len() == 20),
                     "20 of very many jobs are peeked at: {seen}"
                 ),
-                "trace" => ensure!(seen["id"] == job, "it is the job's trace: {seen}"),
+                "trace" => ensure!(seen["job"] == job, "it is the job's trace: {seen}"),
                 _ => {}
             }
         }
@@ -230,6 +231,19 @@ async fn urgent(target: &Target) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
         ends.push(since_created(&trace, "reported")?);
     }
     Ok((starts, ends))
+}
+
+/// Waits until no worker takes jobs any more.
+async fn paused(rig: &Rig) -> anyhow::Result<()> {
+    let until = Instant::now() + SESSION_MAX;
+    loop {
+        let (queues, _) = rig.queue(&["ls"]).await?;
+        if queues[0]["role"] == "jobs" && queues[0]["consumers"] == 0 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "the workers go on: {queues}");
+        async_std::task::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Waits until the gateway has the bridge's session again.
