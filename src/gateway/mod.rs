@@ -17,7 +17,7 @@
 pub mod agent_api;
 mod api;
 mod auth;
-mod bundles;
+pub mod bundles;
 mod clients;
 mod directory;
 mod disk;
