@@ -100,6 +100,10 @@ impl<'a> Reader<'a> {
         GatewayConfig {
             data_dir: self.data_dir(),
             listen: self.text_or("SLUICE_GATEWAY_LISTEN", "127.0.0.1:8080"),
+            url: self
+                .get("SLUICE_GATEWAY_URL")
+                .is_some()
+                .then(|| self.url("SLUICE_GATEWAY_URL", &["http", "https"])),
             agent_listen: self.text_or("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
             disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
             drain: self.seconds("SLUICE_DRAIN_S", 300),

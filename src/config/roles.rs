@@ -38,6 +38,8 @@ pub struct GatewayConfig {
     pub data_dir: PathBuf,
     /// `host:port` of the HTTP API; port 0 takes any free one.
     pub listen: String,
+    /// Where clients and browsers find the gateway, if that is not where it listens.
+    pub url: Option<Url>,
     /// `host:port` of the agents' listener; port 0 takes any free one.
     pub agent_listen: String,
     /// Below this much free space in the data directory nothing new is taken.

@@ -28,6 +28,7 @@ mod http;
 mod json;
 pub mod lifecycle;
 mod line;
+mod oauth;
 mod pool_api;
 mod secrets;
 mod session;
@@ -90,6 +91,10 @@ pub struct Gateway {
     bundles: Bundles,
     disk: Disk,
     tokens: JobTokens,
+    /// Codes of logins that are under way.
+    codes: oauth::Codes,
+    /// Where clients find this gateway, without a slash at the end.
+    base_url: String,
     shutdown: Shutdown,
     // Published versions never change, so an entry is never wrong.
     versions: Mutex<HashMap<String, Version>>,
@@ -179,13 +184,16 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
     let request_digest = bundles.put(REQUEST_BUNDLE.as_bytes().to_vec()).await?;
-    let base_url = format!("http://{}", http.local_addr()?);
+    let base_url = match &config.url {
+        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+        None => format!("http://{}", http.local_addr()?),
+    };
     let engine = Engine::new(
         store.clone(),
         line.clone(),
         directory.clone(),
         ended,
-        base_url,
+        base_url.clone(),
         request_digest,
     );
     tasks.spawn("engine", engine.clone().settle());
@@ -199,6 +207,8 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         bundles,
         disk,
         tokens,
+        codes: oauth::Codes::default(),
+        base_url,
         shutdown,
         versions: Mutex::default(),
     });
@@ -259,6 +269,7 @@ async fn sweep_once(gateway: &Gateway) -> Result<(), store::Error> {
         tracing::info!(jobs, "Removed finished jobs that were kept long enough");
     }
     gateway.store.sweep_kv(now_ms()).await?;
+    gateway.store.sweep_logins(now_ms()).await?;
     let before_ms = i64::try_from(now_ms().saturating_sub(EVENTS_KEPT_MS)).unwrap_or(0);
     while gateway
         .store

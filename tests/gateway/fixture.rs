@@ -77,6 +77,7 @@ impl Fixture {
         let config = GatewayConfig {
             data_dir: dir.path().to_owned(),
             listen: "127.0.0.1:0".to_owned(),
+            url: None,
             agent_listen: "127.0.0.1:0".to_owned(),
             disk_free_bytes_min: 0,
             drain: Duration::from_secs(10),
