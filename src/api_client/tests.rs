@@ -104,6 +104,10 @@ fn call<'a>(job: &'a JobId, args: &'a [u8]) -> Call<'a> {
             dispatch: 2,
             delivery: 1,
         },
+        began: Attempt {
+            dispatch: 1,
+            delivery: 3,
+        },
         number: 7,
         method: "kv.block.get",
         args,

@@ -11,9 +11,11 @@
 //! Every figure is taken with real processes, durable queues and confirms;
 //! client, broker, workers and Node share the machine.
 
+mod chain;
 mod depth;
 mod faults;
 mod floors;
+mod flows;
 mod load;
 mod plot;
 mod report;
@@ -86,6 +88,7 @@ enum Mode {
     Faults(faults::Faults),
     Depth(depth::Depth),
     Soak(soak::Soak),
+    Flows(flows::Flows),
 }
 
 // === impl Bench ===
@@ -98,6 +101,7 @@ impl Bench {
             Some(Mode::Faults(faults)) => return Box::pin(faults.run(settings, shutdown)).await,
             Some(Mode::Depth(depth)) => return Box::pin(depth.run(settings, shutdown)).await,
             Some(Mode::Soak(soak)) => return Box::pin(soak.run(settings, shutdown)).await,
+            Some(Mode::Flows(flows)) => return Box::pin(flows.run(settings, shutdown)).await,
             None => {}
         }
         let measured = async {
@@ -160,6 +164,11 @@ impl Bench {
         let api = Api { rig, project, pool };
         let (api_to_result, api_rate) = api.measure(self).await?;
         let (rss_mib, private_mib) = (rig.rss_mib(), rig.private_mib());
+        say("A chain of blocks");
+        let chain =
+            flows::Chain::make(rig, &api.project, &api.pool.id, flows::BLOCKS, false).await?;
+        let chain = chain.run(rig, flows::EVENTS).await?;
+        ensure!(chain.fate.is_whole(), "the chain: {:?}", chain.fate);
         say("First calls, many identities, idle runtimes");
         let first_calls = starts::first_calls(&api).await?;
         let identities = starts::identities(&api).await?;
@@ -177,6 +186,7 @@ impl Bench {
             "api_to_result_ms": api_to_result.to_json(),
             "api_jobs_per_s": api_rate.round(),
             "pipeline_jobs_per_s": pipeline.round(),
+            "flow_executions_per_s": chain.per_s().round(),
             "two_hop_per_s": two_hop.round(),
             "pipeline_share_of_two_hop": (pipeline / two_hop * 100.0).round() / 100.0,
             "stem_first_call_ms": first_calls.to_json(),

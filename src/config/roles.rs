@@ -38,10 +38,10 @@ pub struct GatewayConfig {
     pub data_dir: PathBuf,
     /// `host:port` of the HTTP API; port 0 takes any free one.
     pub listen: String,
-    /// Where clients and browsers find the gateway, if that is not where it listens.
-    pub url: Option<Url>,
     /// `host:port` of the agents' listener; port 0 takes any free one.
     pub agent_listen: String,
+    /// Where clients of apps' endpoints find this gateway, without a slash at the end.
+    pub public_url: Option<String>,
     /// Below this much free space in the data directory nothing new is taken.
     pub disk_free_bytes_min: u64,
     pub drain: Duration,

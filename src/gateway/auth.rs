@@ -212,10 +212,9 @@ impl JobCaller {
             .check(credential)
             .ok_or_else(|| ApiError::new(401, "this is no job token of this gateway"))?;
         let holder = gateway.line.authorize(&job, dispatch).ok_or_else(|| {
-            ApiError::new(
-                409,
-                format!("dispatch {dispatch} of job {job} is over: the job has ended or was handed out again"),
-            )
+            ApiError::gone(format!(
+                "dispatch {dispatch} of job {job} is over: the job has ended or was handed out again"
+            ))
         })?;
         Ok(Self { holder, dispatch })
     }

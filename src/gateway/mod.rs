@@ -184,8 +184,8 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
     let request_digest = bundles.put(REQUEST_BUNDLE.as_bytes().to_vec()).await?;
-    let base_url = match &config.url {
-        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+    let base_url = match &config.public_url {
+        Some(url) => url.clone(),
         None => format!("http://{}", http.local_addr()?),
     };
     let engine = Engine::new(

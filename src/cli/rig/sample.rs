@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::cli::rig::{Rig, process_ids};
 
+/// Linux counts the time of processes in hundredths of a second on every
+/// architecture it tells user space about.
+const MS_PER_TICK: f64 = 10.0;
+
 /// What one role needs at one moment; of several processes the most.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
@@ -66,9 +70,47 @@ impl Rig {
             .collect()
     }
 
+    /// Processor time that the rig's living processes have used, in milliseconds,
+    /// by role; `runtimes` is what ran in containers.
+    pub fn cpu_ms(&self) -> BTreeMap<String, f64> {
+        let mut used = BTreeMap::new();
+        let mut add = |role: &str, pid: u32| {
+            *used.entry(role.to_owned()).or_default() += cpu_ms(pid).unwrap_or(0.0);
+        };
+        add("gateway", self.gateway.id());
+        if let Some(agent) = &self.agent {
+            add("agent", agent.id());
+            for (pid, role) in children_of(agent.id()) {
+                add(&role, pid);
+            }
+        }
+        for pid in self.runtimes() {
+            add("runtimes", pid);
+        }
+        used
+    }
+
     /// Proportional memory of all containers of the rig's agent, with their
     /// monitors, in MiB; and how many containers that are.
     pub fn runtimes_pss_mib(&self) -> (f64, usize) {
+        let inside = self.runtimes();
+        let monitors = self.monitors();
+        let mib = monitors
+            .iter()
+            .chain(&inside)
+            .filter_map(|pid| pss_mib(*pid));
+        (mib.sum(), inside.len())
+    }
+
+    /// First processes of the containers of the rig's agent.
+    fn runtimes(&self) -> Vec<u32> {
+        let monitors = self.monitors();
+        process_ids()
+            .filter(|pid| parent_of(*pid).is_some_and(|parent| monitors.contains(&parent)))
+            .collect()
+    }
+
+    fn monitors(&self) -> Vec<u32> {
         let id = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
         let mut tail: Vec<char> = id
             .trim()
@@ -77,17 +119,9 @@ impl Rig {
             .collect();
         tail.drain(..tail.len().saturating_sub(8));
         let name = format!("sluice-{}-", tail.into_iter().collect::<String>());
-        let monitors: Vec<u32> = process_ids()
+        process_ids()
             .filter(|pid| words(*pid).iter().any(|word| word.starts_with(&name)))
-            .collect();
-        let inside: Vec<u32> = process_ids()
-            .filter(|pid| parent_of(*pid).is_some_and(|parent| monitors.contains(&parent)))
-            .collect();
-        let mib = monitors
-            .iter()
-            .chain(&inside)
-            .filter_map(|pid| pss_mib(*pid));
-        (mib.sum(), inside.len())
+            .collect()
     }
 }
 
@@ -103,6 +137,16 @@ fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(')')?.1;
     after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// User and system time of a process, in milliseconds.
+fn cpu_ms(pid: u32) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.rsplit_once(')')?.1;
+    let mut times = after_name.split_whitespace().skip(11);
+    let ticks: f64 = times.next()?.parse().ok()?;
+    let more: f64 = times.next()?.parse().ok()?;
+    Some((ticks + more) * MS_PER_TICK)
 }
 
 fn pss_mib(pid: u32) -> Option<f64> {
