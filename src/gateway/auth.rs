@@ -123,6 +123,22 @@ impl Caller {
         }
     }
 
+    /// For what is made in a project, which must exist; `field` of the request names it.
+    pub fn existing_project(
+        &self,
+        gateway: &Gateway,
+        field: &str,
+        project: &str,
+    ) -> Result<(), ApiError> {
+        self.project(project)?;
+        if gateway.directory.has_project(project) {
+            return Ok(());
+        }
+        Err(ApiError::bad(format!(
+            "`{field}` names {project}, which does not exist"
+        )))
+    }
+
     pub fn sees(&self, project: &str) -> bool {
         match &self.scope {
             Scope::Admin => true,

@@ -18,6 +18,7 @@ pub mod agent_api;
 mod api;
 mod auth;
 mod bundles;
+mod clients;
 mod directory;
 mod disk;
 pub mod dispatch;
@@ -350,14 +351,14 @@ impl Gateway {
         self.shutdown.stage() != Stage::Running
     }
 
-    /// A published version.
+    /// A version; a published one is kept in memory.
     async fn version(&self, id: &str) -> Result<Option<Version>, store::Error> {
         let held = self.held_versions(|versions| versions.get(id).cloned());
         if held.is_some() {
             return Ok(held);
         }
         let found = self.store.version(id).await?;
-        if let Some(version) = &found {
+        if let Some(version) = found.as_ref().filter(|version| !version.draft) {
             self.held_versions(|versions| {
                 if versions.len() >= VERSIONS_HELD {
                     versions.clear();

@@ -1,9 +1,10 @@
 //! Apps and their versions. The code itself lies beside the store, named by its digest.
 
+use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::{Error, Store, int, taken, uint};
+use crate::store::{Error, Store, Tx, int, taken, uint};
 
 #[derive(Debug, Clone)]
 pub struct App {
@@ -13,6 +14,9 @@ pub struct App {
     pub name: String,
     /// Where it comes from, if not from a person.
     pub origin: Option<Origin>,
+    pub description: Option<String>,
+    /// How its blocks are drawn unless an installation says otherwise.
+    pub style: Option<Value>,
     pub created_us: u64,
 }
 
@@ -23,7 +27,7 @@ pub struct Origin {
     pub key: String,
 }
 
-/// A published version: it never changes.
+/// A version. Once it is published it never changes; a draft may get other code.
 #[derive(Debug, Clone)]
 pub struct Version {
     pub id: String,
@@ -37,13 +41,15 @@ pub struct Version {
     pub digest: String,
     pub code_bytes: u64,
     pub ui_digest: Option<String>,
+    pub draft: bool,
     pub created_us: u64,
 }
 
-const APP: &str = "SELECT id, project, name, registry, registry_key, created_us FROM apps";
-
 const VERSION: &str = "SELECT v.id, v.app, a.project, a.registry, v.version, v.digest, v.code_bytes, \
-     v.ui_digest, v.created_us FROM versions v JOIN apps a ON a.id = v.app";
+     v.ui_digest, v.draft, v.created_us FROM versions v JOIN apps a ON a.id = v.app";
+
+const APP: &str =
+    "SELECT id, project, name, registry, registry_key, description, style, created_us FROM apps";
 
 fn version(row: &SqliteRow) -> Result<Version, sqlx::Error> {
     Ok(Version {
@@ -55,6 +61,7 @@ fn version(row: &SqliteRow) -> Result<Version, sqlx::Error> {
         digest: row.try_get("digest")?,
         code_bytes: uint(row.try_get("code_bytes")?),
         ui_digest: row.try_get("ui_digest")?,
+        draft: row.try_get("draft")?,
         created_us: uint(row.try_get("created_us")?),
     })
 }
@@ -62,6 +69,7 @@ fn version(row: &SqliteRow) -> Result<Version, sqlx::Error> {
 fn app(row: &SqliteRow) -> Result<App, sqlx::Error> {
     let registry: Option<String> = row.try_get("registry")?;
     let key: Option<String> = row.try_get("registry_key")?;
+    let style: Option<String> = row.try_get("style")?;
     Ok(App {
         id: row.try_get("id")?,
         project: row.try_get("project")?,
@@ -69,8 +77,36 @@ fn app(row: &SqliteRow) -> Result<App, sqlx::Error> {
         origin: registry
             .zip(key)
             .map(|(registry, key)| Origin { registry, key }),
+        description: row.try_get("description")?,
+        style: style.and_then(|json| serde_json::from_str(&json).ok()),
         created_us: uint(row.try_get("created_us")?),
     })
+}
+
+/// A version as the transaction sees it.
+pub async fn version_of(tx: &mut Tx, id: &str) -> Result<Option<Version>, Error> {
+    let text = format!("{VERSION} WHERE v.id = ?");
+    let row = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(id)
+        .fetch_optional(tx)
+        .await?;
+    Ok(row.as_ref().map(version).transpose()?)
+}
+
+/// Writes what may change of a draft: its code, and whether it is one still.
+pub async fn put_draft(tx: &mut Tx, version: &Version) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE versions SET digest = ?, code_bytes = ?, ui_digest = ?, draft = ? \
+         WHERE id = ? AND draft = 1",
+    )
+    .bind(&version.digest)
+    .bind(int(version.code_bytes))
+    .bind(&version.ui_digest)
+    .bind(version.draft)
+    .bind(&version.id)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 // === impl Version ===
@@ -93,14 +129,16 @@ impl Store {
                     .map(|origin| (origin.registry, origin.key))
                     .unzip();
                 sqlx::query(
-                    "INSERT INTO apps (id, project, name, registry, registry_key, created_us) \
-                     VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO apps (id, project, name, registry, registry_key, description, \
+                     style, created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 )
                 .bind(app.id)
                 .bind(app.project)
                 .bind(app.name)
                 .bind(registry)
                 .bind(key)
+                .bind(app.description)
+                .bind(app.style.map(|style| style.to_string()))
                 .bind(int(app.created_us))
                 .execute(c)
                 .await?;
@@ -145,8 +183,8 @@ impl Store {
         self.change(move |c| {
             Box::pin(async move {
                 sqlx::query(
-                    "INSERT INTO versions (id, app, version, digest, code_bytes, ui_digest, created_us) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO versions (id, app, version, digest, code_bytes, ui_digest, draft, \
+                     created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 )
                 .bind(version.id)
                 .bind(version.app)
@@ -154,13 +192,14 @@ impl Store {
                 .bind(version.digest)
                 .bind(int(version.code_bytes))
                 .bind(version.ui_digest)
+                .bind(version.draft)
                 .bind(int(version.created_us))
                 .execute(c)
                 .await
                 .map_err(|error| {
                     taken(error, || {
                         format!(
-                            "version {} of this app is published already, and a published version never changes: raise the number",
+                            "version {} of this app exists already: raise the number",
                             version.version
                         )
                     })
@@ -182,11 +221,6 @@ impl Store {
     }
 
     pub async fn version(&self, id: &str) -> Result<Option<Version>, Error> {
-        let text = format!("{VERSION} WHERE v.id = ?");
-        let row = sqlx::query(sqlx::AssertSqlSafe(text))
-            .bind(id)
-            .fetch_optional(&self.readers)
-            .await?;
-        Ok(row.as_ref().map(version).transpose()?)
+        version_of(&mut *self.reader().await?, id).await
     }
 }

@@ -1,17 +1,17 @@
 //! The API of people and programs: `/api/v1/…`, a file per noun.
 
-mod apps;
-mod blocks;
+pub(in crate::gateway) mod apps;
+pub(in crate::gateway) mod blocks;
 mod events;
-mod flows;
+pub(in crate::gateway) mod flows;
 mod follow;
-mod installations;
+pub(in crate::gateway) mod installations;
 pub(in crate::gateway) mod jobs;
 mod keys;
 mod pools;
 mod projects;
 mod registries;
-mod request;
+pub(in crate::gateway) mod request;
 mod secrets;
 
 use std::sync::Arc;

@@ -13,8 +13,9 @@ use futures::future::BoxFuture;
 use crate::gateway::auth::{Caller, JobCaller};
 use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
 use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
+use crate::gateway::engine::run::SECRET_BYTES_MAX;
 use crate::gateway::error::ApiError;
-use crate::gateway::{Gateway, agent_api, api, pool_api};
+use crate::gateway::{Gateway, agent_api, api, clients, pool_api};
 use crate::http::{Listener, Request, Routes};
 
 // The door's values keep the names the gateway's handlers know.
@@ -32,6 +33,8 @@ const FLOW_BODY_BYTES_MAX: u64 = 2 * DEFINITION_BYTES_MAX as u64 + 64 * 1024;
 const EVENT_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// The largest config of an installation, in bytes.
 const CONFIG_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// The largest body with a secret, in bytes: its value as a JSON string.
+const SECRET_BODY_BYTES_MAX: u64 = 2 * SECRET_BYTES_MAX as u64 + 64 * 1024;
 
 struct Served(Arc<Gateway>);
 
@@ -83,6 +86,11 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             let body = request.body(BODY_BYTES_MAX).await?;
             pool_api::handle(gateway, &caller, head, pool, rest, &body).await
         }
+        (method, ["cli" | "provider", ..]) => {
+            let caller = Caller::check(gateway, credential)?;
+            let body = request.body(client_body_max(&path)).await?;
+            clients::handle(gateway, &caller, method, &path, &body).await
+        }
         (_, ["endpoints", whose, ..]) => endpoints::serve(gateway, request, whose).await,
         (method, _) => Err(no_route(method, &head.path)),
     }
@@ -95,6 +103,17 @@ fn body_max(path: &[&str]) -> u64 {
         ["flows", _, "apply" | "plan"] => FLOW_BODY_BYTES_MAX,
         ["flows", _, "blocks", _, "inputs", _, "events"] => EVENT_BODY_BYTES_MAX,
         ["installations", ..] => CONFIG_BODY_BYTES_MAX,
+        ["projects", _, "secrets", _] => SECRET_BODY_BYTES_MAX,
+        _ => BODY_BYTES_MAX,
+    }
+}
+
+fn client_body_max(path: &[&str]) -> u64 {
+    match path {
+        ["cli", "apps", "create_version" | "update_version"] => VERSION_BODY_BYTES_MAX,
+        ["provider", "flows", "apply_config" | "plan_changes"] => FLOW_BODY_BYTES_MAX,
+        ["provider", "apps", _] => CONFIG_BODY_BYTES_MAX,
+        ["provider", "organization", _] => SECRET_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
     }
 }

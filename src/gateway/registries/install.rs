@@ -180,22 +180,30 @@ impl Registries {
                         registry: registry.id.clone(),
                         key: listed.key.clone(),
                     }),
+                    description: listed.description.clone(),
+                    style: listed.style.clone(),
                     created_us: now_us(),
                 };
                 self.store.create_app(app.clone()).await?;
                 app
             }
         };
-        let stored = self.bundles.put_code(code).await?;
+        let code_bytes = code.code.len() as u64;
+        let digest = self.bundles.put(code.code).await?;
+        let ui_digest = match code.ui {
+            Some(ui) => Some(self.bundles.put(ui).await?),
+            None => None,
+        };
         let version = Version {
             id: new_id(),
             app: app.id,
             project: app.project,
             registry: Some(registry.id.clone()),
             version: version.version.clone(),
-            digest: stored.digest,
-            code_bytes: stored.code_bytes,
-            ui_digest: stored.ui_digest,
+            digest,
+            code_bytes,
+            ui_digest,
+            draft: false,
             created_us: now_us(),
         };
         self.store.create_version(version.clone()).await?;

@@ -22,7 +22,8 @@ use crate::gateway::engine::schema;
 use crate::store::engine::components::{self, Component};
 use crate::store::engine::events::{self as rows, Event as EventRow};
 use crate::store::engine::flows::{self, Flow};
-use crate::store::engine::{installations, secrets};
+use crate::store::engine::installations::{self, Described, Installation};
+use crate::store::engine::secrets;
 
 /// `appInstallationMapping`: key in the definition → id of the installation.
 pub type Mapping = BTreeMap<String, String>;
@@ -197,10 +198,7 @@ impl Step<'_> {
             match self.schema(&installation.digest).await? {
                 Some(app) => schemas.push((installation.id.as_str(), app)),
                 None if used.contains(installation.id.as_str()) => {
-                    return Err(Fault::Conflict(format!(
-                        "app installation `{}` has not said yet which blocks it has: wait until an agent of its pool has described it",
-                        installation.name
-                    )));
+                    return Err(self.undescribed(installation).await?);
                 }
                 None => {}
             }
@@ -215,6 +213,20 @@ impl Step<'_> {
             secrets: Some(keys.collect()),
         };
         check(wanted, &project).map_err(|faults| Fault::Bad(faults.to_string()))
+    }
+
+    /// Why nothing is known of the blocks of an installation.
+    async fn undescribed(&mut self, installation: &Installation) -> Result<Fault, Fault> {
+        let name = &installation.name;
+        let known = installations::described(self.tx, &installation.digest).await?;
+        Ok(match known {
+            Described::Error(error) => Fault::Bad(format!(
+                "the code of app installation `{name}` cannot say which blocks it has: {error}"
+            )),
+            _ => Fault::Undescribed(format!(
+                "app installation `{name}` has not said yet which blocks it has: wait until an agent of its pool has described it"
+            )),
+        })
     }
 
     async fn apply_flow(

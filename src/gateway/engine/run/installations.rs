@@ -315,7 +315,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    async fn upgrade(&mut self, id: &str, version: Version) -> Result<(), Fault> {
+    pub(super) async fn upgrade(&mut self, id: &str, version: Version) -> Result<(), Fault> {
         let (mut installation, mut component) = self.installed(id).await?;
         if installation.version == version.id && installation.digest == version.digest {
             return Ok(());
