@@ -25,6 +25,7 @@ mod pool;
 mod print;
 mod project;
 mod queue;
+mod registry;
 mod rig;
 mod secret;
 mod stats;
@@ -106,6 +107,9 @@ pub enum Command {
     /// Manage apps and their versions.
     #[command(subcommand)]
     App(app::App),
+    /// Follow registries and fetch app versions from them.
+    #[command(subcommand)]
+    Registry(registry::Registry),
     /// Manage apps that are installed in projects.
     #[command(subcommand)]
     Installation(installation::Installation),
@@ -189,6 +193,7 @@ impl Command {
             Self::Pool(pool) => pool.run(look_up).await,
             Self::Project(project) => project.run(look_up).await,
             Self::App(app) => app.run(look_up).await,
+            Self::Registry(registry) => registry.run(look_up).await,
             Self::Installation(installation) => installation.run(look_up).await,
             Self::Secret(secret) => secret.run(look_up).await,
             Self::Flow(flow) => Box::pin(flow.run(look_up)).await,

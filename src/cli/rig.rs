@@ -6,6 +6,7 @@
 //! its processes, which take their own children along.
 
 pub mod harm;
+mod look;
 mod pools;
 mod sample;
 

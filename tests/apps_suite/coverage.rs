@@ -77,9 +77,16 @@ fn every_call_handler_and_option_of_the_sdk_is_used() {
     look(DEFINITIONS, &|key| {
         vec![format!("{key}:"), format!("{key}(")]
     });
-    look(HANDLERS, &|name| vec![format!("{name}("), format!("{name},")]);
+    look(HANDLERS, &|name| {
+        vec![format!("{name}("), format!("{name},")]
+    });
     look(OPTIONS, &|key| {
-        vec![format!("{key}:"), format!("{key},"), format!("{key} }}"), format!(".{key}")]
+        vec![
+            format!("{key}:"),
+            format!("{key},"),
+            format!("{key} }}"),
+            format!(".{key}"),
+        ]
     });
     look(INPUTS, &|path| vec![path.to_owned()]);
     look(STATUSES, &|status| vec![format!("newStatus: \"{status}\"")]);
