@@ -19,7 +19,8 @@ use sluice_proto::ids::PoolId;
 use sluice_proto::queue::Names;
 
 use crate::cli::bench::load::Target;
-use crate::cli::bench::{no_op, say, stats_of};
+use crate::cli::bench::pump::no_op;
+use crate::cli::bench::{say, stats_of};
 use crate::cli::rig::{Rig, RigOptions, on_a_rig};
 use crate::queue::{Link, inspect};
 use crate::shutdown::Shutdown;
@@ -80,7 +81,7 @@ impl Depth {
         }
     }
 
-    async fn measure(
+    pub async fn measure(
         &self,
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
