@@ -12,6 +12,7 @@
 //! address that was configured, or nowhere. Does not own what is asked, and
 //! never puts a token or a proxy's password into an error.
 
+mod call;
 mod transport;
 
 use std::time::Duration;
@@ -24,13 +25,14 @@ use surf::http::Method;
 use url::Url;
 
 use sluice_proto::harness::Answer;
-use sluice_proto::ids::{Digest, JobId};
-use sluice_proto::job::Attempt;
+use sluice_proto::ids::Digest;
 
 use crate::api_client::transport::Transport;
 use crate::backoff::{Backoff, jitter};
 use crate::config::EgressConfig;
 use crate::limit;
+
+pub use crate::api_client::call::Call;
 
 /// The largest bundle, in bytes: it is held in memory while it is verified.
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -67,20 +69,6 @@ pub struct ApiClient {
     surf: surf::Client,
 }
 
-/// One SDK call of a job.
-#[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
-    pub job: &'a JobId,
-    pub attempt: Attempt,
-    /// Unique within the attempt. The gateway answers a repeat of the same
-    /// number with what it answered before, so a call may be sent again.
-    pub number: u32,
-    /// `kv.block.get`, …
-    pub method: &'a str,
-    /// A JSON array.
-    pub args: &'a [u8],
-}
-
 /// Why the gateway could not be asked. `what` says what was attempted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -106,6 +94,9 @@ pub enum Error {
     Malformed { what: String, why: String },
     #[error("{what} failed: what came has the digest {found}")]
     DigestMismatch { what: String, found: String },
+    /// A later attempt of the job counts, or the job has ended.
+    #[error("{what} failed: {why}")]
+    Over { what: String, why: String },
     #[error("{what} is not possible: {why}")]
     Invalid { what: String, why: String },
 }
@@ -275,6 +266,7 @@ impl ApiClient {
 
     /// Makes one SDK call with the job's own token. A refusal of the gateway
     /// (4xx) is an answer, for the user's code to see; it is never tried again.
+    /// 410 is none: this attempt is over, and the code need not know.
     pub async fn call(&self, job_token: &str, call: &Call<'_>) -> Result<Answer, Error> {
         let what = format!("SDK call {}{}", call.method, self.via);
         let invalid = |why: &str| Error::Invalid {
@@ -306,6 +298,10 @@ impl ApiClient {
                     why: "it is not {\"data\": …}".into(),
                 }),
             },
+            410 => Err(Error::Over {
+                what,
+                why: reply.sentence(),
+            }),
             400..=499 => Ok(Answer::Error {
                 message: reply.sentence(),
             }),
@@ -384,29 +380,6 @@ impl ApiClient {
     }
 }
 
-// === impl Call ===
-
-impl Call<'_> {
-    /// The body, with the arguments as they came: `None` if they are no JSON
-    /// array. User code wrote them, so nothing in them may end the field.
-    fn to_json(self) -> Option<Vec<u8>> {
-        serde_json::from_slice::<Vec<IgnoredAny>>(self.args).ok()?;
-        let mut body = json!({
-            "job": self.job,
-            "attempt": self.attempt,
-            "number": self.number,
-            "method": self.method,
-        })
-        .to_string()
-        .into_bytes();
-        body.pop();
-        body.extend_from_slice(b",\"args\":");
-        body.extend_from_slice(self.args);
-        body.push(b'}');
-        Some(body)
-    }
-}
-
 // === impl Reply ===
 
 impl Reply {
@@ -450,6 +423,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Malformed { .. }
             | Self::DigestMismatch { .. }
+            | Self::Over { .. }
             | Self::Invalid { .. } => false,
         }
     }

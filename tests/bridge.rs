@@ -374,15 +374,20 @@ async fn thousands_of_jobs_flow_and_none_is_lost(url: &str) {
     let worker = rig.link().await;
     let echo = spawn(async move {
         let mut jobs = worker.jobs(256).await.expect("consuming");
+        let mut settled = Vec::with_capacity(JOBS);
         for _ in 0..JOBS {
             let held = jobs.next().await.expect("a job");
             let (worker, report) = (worker.clone(), end(&held.item));
-            drop(spawn(async move {
+            settled.push(spawn(async move {
                 worker.publish_report(&report).await.expect("confirmed");
                 held.ack().await.expect("written");
             }));
         }
-        worker
+        for one in settled {
+            one.await;
+        }
+        // An ack is confirmed by nobody: only a goodbye says that all were read.
+        worker.close().await;
     });
     let started = Instant::now();
     let (mut sent, mut ended) = (0, 0);
@@ -401,8 +406,7 @@ async fn thousands_of_jobs_flow_and_none_is_lost(url: &str) {
     }
     let rate = JOBS as f64 / started.elapsed().as_secs_f64();
     eprintln!("through bridge and broker: {rate:.0} jobs/s");
-    let worker = echo.await;
+    echo.await;
     rig.stop().await;
-    drop(worker);
     rig.nothing_is_left().await;
 }

@@ -6,6 +6,8 @@ use async_std::channel;
 use async_std::net::{TcpListener, TcpStream};
 use base64::Engine;
 use futures::{AsyncReadExt, AsyncWriteExt};
+use sluice_proto::ids::JobId;
+use sluice_proto::job::Attempt;
 
 use super::*;
 use crate::shutdown::spawn_detached;
@@ -103,6 +105,10 @@ fn call<'a>(job: &'a JobId, args: &'a [u8]) -> Call<'a> {
         attempt: Attempt {
             dispatch: 2,
             delivery: 1,
+        },
+        began: Attempt {
+            dispatch: 1,
+            delivery: 3,
         },
         number: 7,
         method: "kv.block.get",

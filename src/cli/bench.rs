@@ -11,9 +11,11 @@
 //! Every figure is taken with real processes, durable queues and confirms;
 //! client, broker, workers and Node share the machine.
 
+mod chain;
 mod depth;
 mod faults;
 mod floors;
+mod flows;
 mod load;
 mod plot;
 mod pump;
@@ -91,6 +93,8 @@ enum Part {
     Pipeline,
     /// API to result, and the memory of the processes.
     Api,
+    /// Events through a chain of blocks.
+    Flows,
     /// First calls, many identities, paused and idle runtimes.
     Starts,
     /// Cold starts, and where their time goes.
@@ -105,6 +109,7 @@ enum Mode {
     Faults(faults::Faults),
     Depth(depth::Depth),
     Soak(soak::Soak),
+    Flows(flows::Flows),
 }
 
 // === impl Bench ===
@@ -117,6 +122,7 @@ impl Bench {
             Some(Mode::Faults(faults)) => return Box::pin(faults.run(settings, shutdown)).await,
             Some(Mode::Depth(depth)) => return Box::pin(depth.run(settings, shutdown)).await,
             Some(Mode::Soak(soak)) => return Box::pin(soak.run(settings, shutdown)).await,
+            Some(Mode::Flows(flows)) => return Box::pin(flows.run(settings, shutdown)).await,
             None => {}
         }
         let measured = async {
@@ -200,6 +206,14 @@ impl Bench {
         if self.wants(Part::Api) {
             say("The whole line: API to result");
             api.measure(self, &mut summary).await?;
+        }
+        if self.wants(Part::Flows) {
+            say("A chain of blocks");
+            let pool = &api.pool.id;
+            let chain = flows::Chain::make(rig, &api.project, pool, flows::BLOCKS, false).await?;
+            let chain = chain.run(rig, flows::EVENTS).await?;
+            ensure!(chain.fate.is_whole(), "the chain: {:?}", chain.fate);
+            summary["flow_executions_per_s"] = json!(chain.per_s().round());
         }
         if self.wants(Part::Starts) {
             say("First calls, many identities, idle runtimes");

@@ -114,6 +114,22 @@ impl Caller {
         )))
     }
 
+    /// For what is made in a project, which must exist; `field` of the request names it.
+    pub fn existing_project(
+        &self,
+        gateway: &Gateway,
+        field: &str,
+        project: &str,
+    ) -> Result<(), ApiError> {
+        self.project(project)?;
+        if gateway.directory.has_project(project) {
+            return Ok(());
+        }
+        Err(ApiError::bad(format!(
+            "`{field}` names {project}, which does not exist"
+        )))
+    }
+
     pub fn sees(&self, project: &str) -> bool {
         match &self.scope {
             Scope::Admin => true,
@@ -160,10 +176,9 @@ impl JobCaller {
             .check(credential)
             .ok_or_else(|| ApiError::new(401, "this is no job token of this gateway"))?;
         let holder = gateway.line.authorize(&job, dispatch).ok_or_else(|| {
-            ApiError::new(
-                409,
-                format!("dispatch {dispatch} of job {job} is over: the job has ended or was handed out again"),
-            )
+            ApiError::gone(format!(
+                "dispatch {dispatch} of job {job} is over: the job has ended or was handed out again"
+            ))
         })?;
         Ok(Self { holder, dispatch })
     }

@@ -18,6 +18,7 @@ pub mod agent_api;
 mod api;
 mod auth;
 mod bundles;
+mod clients;
 mod directory;
 mod disk;
 pub mod dispatch;
@@ -178,7 +179,10 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
     let request_digest = bundles.put(REQUEST_BUNDLE.as_bytes().to_vec()).await?;
-    let base_url = format!("http://{}", http.local_addr()?);
+    let base_url = match &config.public_url {
+        Some(url) => url.clone(),
+        None => format!("http://{}", http.local_addr()?),
+    };
     let engine = Engine::new(
         store.clone(),
         line.clone(),
@@ -327,14 +331,14 @@ impl Gateway {
         self.shutdown.stage() != Stage::Running
     }
 
-    /// A published version.
+    /// A version; a published one is kept in memory.
     async fn version(&self, id: &str) -> Result<Option<Version>, store::Error> {
         let held = self.held_versions(|versions| versions.get(id).cloned());
         if held.is_some() {
             return Ok(held);
         }
         let found = self.store.version(id).await?;
-        if let Some(version) = &found {
+        if let Some(version) = found.as_ref().filter(|version| !version.draft) {
             self.held_versions(|versions| {
                 if versions.len() >= VERSIONS_HELD {
                     versions.clear();

@@ -29,6 +29,11 @@ use crate::config::{Network, Range, Reach};
 use crate::runtime::Error;
 use crate::shutdown::unblock;
 
+/// Switches IPv6 off and loads a rule set. The rules refuse IPv6 by themselves,
+/// but the kernel cannot tell a sender so on a link-local address, who then
+/// waits for a time-out instead of hearing a refusal.
+const NFT: &str = "echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/all/disable_ipv6; exec nft -f -";
+
 /// How long one tool may take; each needs a few milliseconds.
 const TOOL_MAX: Duration = Duration::from_secs(5);
 
@@ -55,7 +60,7 @@ const CLOSED_V6: &[&str] = &["::/1", "8000::/1", "fe80::/10", "fe80::/64"];
 pub(super) async fn apply(pid: i32, network: Network, reach: &Reach) -> Result<(), Error> {
     let own = unblock(own_addresses).await?;
     let text = rules(network, reach, &own);
-    let Err(nft) = tool(pid, &["nft", "-f", "-"], &text).await else {
+    let Err(nft) = tool(pid, &["sh", "-c", NFT], &text).await else {
         return Ok(());
     };
     let Some(routes) = routes(network, reach, &own) else {

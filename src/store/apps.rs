@@ -1,19 +1,23 @@
 //! Apps and their versions. The code itself lies beside the store, named by its digest.
 
+use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::{Error, Store, int, taken, uint};
+use crate::store::{Error, Store, Tx, int, taken, uint};
 
 #[derive(Debug, Clone)]
 pub struct App {
     pub id: String,
     pub project: String,
     pub name: String,
+    pub description: Option<String>,
+    /// How its blocks are drawn unless an installation says otherwise.
+    pub style: Option<Value>,
     pub created_us: u64,
 }
 
-/// A published version: it never changes.
+/// A version. Once it is published it never changes; a draft may get other code.
 #[derive(Debug, Clone)]
 pub struct Version {
     pub id: String,
@@ -25,32 +29,65 @@ pub struct Version {
     pub digest: String,
     pub code_bytes: u64,
     pub ui_digest: Option<String>,
+    pub draft: bool,
     pub created_us: u64,
 }
 
 const VERSION: &str = "SELECT v.id, v.app, a.project, v.version, v.digest, v.code_bytes, v.ui_digest, \
-     v.created_us FROM versions v JOIN apps a ON a.id = v.app";
+     v.draft, v.created_us FROM versions v JOIN apps a ON a.id = v.app";
+
+const APP: &str = "SELECT id, project, name, description, style, created_us FROM apps";
 
 fn version(row: &SqliteRow) -> Result<Version, sqlx::Error> {
     Ok(Version {
-        id: row.try_get(0)?,
-        app: row.try_get(1)?,
-        project: row.try_get(2)?,
-        version: row.try_get(3)?,
-        digest: row.try_get(4)?,
-        code_bytes: uint(row.try_get(5)?),
-        ui_digest: row.try_get(6)?,
-        created_us: uint(row.try_get(7)?),
+        id: row.try_get("id")?,
+        app: row.try_get("app")?,
+        project: row.try_get("project")?,
+        version: row.try_get("version")?,
+        digest: row.try_get("digest")?,
+        code_bytes: uint(row.try_get("code_bytes")?),
+        ui_digest: row.try_get("ui_digest")?,
+        draft: row.try_get("draft")?,
+        created_us: uint(row.try_get("created_us")?),
     })
 }
 
 fn app(row: &SqliteRow) -> Result<App, sqlx::Error> {
+    let style: Option<String> = row.try_get("style")?;
     Ok(App {
-        id: row.try_get(0)?,
-        project: row.try_get(1)?,
-        name: row.try_get(2)?,
-        created_us: uint(row.try_get(3)?),
+        id: row.try_get("id")?,
+        project: row.try_get("project")?,
+        name: row.try_get("name")?,
+        description: row.try_get("description")?,
+        style: style.and_then(|json| serde_json::from_str(&json).ok()),
+        created_us: uint(row.try_get("created_us")?),
     })
+}
+
+/// A version as the transaction sees it.
+pub async fn version_of(tx: &mut Tx, id: &str) -> Result<Option<Version>, Error> {
+    let text = format!("{VERSION} WHERE v.id = ?");
+    let row = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(id)
+        .fetch_optional(tx)
+        .await?;
+    Ok(row.as_ref().map(version).transpose()?)
+}
+
+/// Writes what may change of a draft: its code, and whether it is one still.
+pub async fn put_draft(tx: &mut Tx, version: &Version) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE versions SET digest = ?, code_bytes = ?, ui_digest = ?, draft = ? \
+         WHERE id = ? AND draft = 1",
+    )
+    .bind(&version.digest)
+    .bind(int(version.code_bytes))
+    .bind(&version.ui_digest)
+    .bind(version.draft)
+    .bind(&version.id)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 // === impl Store ===
@@ -59,13 +96,18 @@ impl Store {
     pub async fn create_app(&self, app: App) -> Result<(), Error> {
         self.change(move |c| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO apps (id, project, name, created_us) VALUES (?, ?, ?, ?)")
-                    .bind(app.id)
-                    .bind(app.project)
-                    .bind(app.name)
-                    .bind(int(app.created_us))
-                    .execute(c)
-                    .await?;
+                sqlx::query(
+                    "INSERT INTO apps (id, project, name, description, style, created_us) \
+                     VALUES (?, ?, ?, ?, ?, ?)",
+                )
+                .bind(app.id)
+                .bind(app.project)
+                .bind(app.name)
+                .bind(app.description)
+                .bind(app.style.map(|style| style.to_string()))
+                .bind(int(app.created_us))
+                .execute(c)
+                .await?;
                 Ok(())
             })
         })
@@ -73,15 +115,16 @@ impl Store {
     }
 
     pub async fn apps(&self) -> Result<Vec<App>, Error> {
-        let rows =
-            sqlx::query("SELECT id, project, name, created_us FROM apps ORDER BY created_us")
-                .fetch_all(&self.readers)
-                .await?;
+        let text = format!("{APP} ORDER BY created_us");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .fetch_all(&self.readers)
+            .await?;
         Ok(rows.iter().map(app).collect::<Result<_, _>>()?)
     }
 
     pub async fn app(&self, id: &str) -> Result<Option<App>, Error> {
-        let row = sqlx::query("SELECT id, project, name, created_us FROM apps WHERE id = ?")
+        let text = format!("{APP} WHERE id = ?");
+        let row = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(id)
             .fetch_optional(&self.readers)
             .await?;
@@ -95,8 +138,8 @@ impl Store {
         self.change(move |c| {
             Box::pin(async move {
                 sqlx::query(
-                    "INSERT INTO versions (id, app, version, digest, code_bytes, ui_digest, created_us) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO versions (id, app, version, digest, code_bytes, ui_digest, draft, \
+                     created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 )
                 .bind(version.id)
                 .bind(version.app)
@@ -104,13 +147,14 @@ impl Store {
                 .bind(version.digest)
                 .bind(int(version.code_bytes))
                 .bind(version.ui_digest)
+                .bind(version.draft)
                 .bind(int(version.created_us))
                 .execute(c)
                 .await
                 .map_err(|error| {
                     taken(error, || {
                         format!(
-                            "version {} of this app is published already, and a published version never changes: raise the number",
+                            "version {} of this app exists already: raise the number",
                             version.version
                         )
                     })
@@ -132,11 +176,6 @@ impl Store {
     }
 
     pub async fn version(&self, id: &str) -> Result<Option<Version>, Error> {
-        let text = format!("{VERSION} WHERE v.id = ?");
-        let row = sqlx::query(sqlx::AssertSqlSafe(text))
-            .bind(id)
-            .fetch_optional(&self.readers)
-            .await?;
-        Ok(row.as_ref().map(version).transpose()?)
+        version_of(&mut *self.reader().await?, id).await
     }
 }

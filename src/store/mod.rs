@@ -15,6 +15,7 @@
 pub mod apps;
 mod bulk;
 pub mod calls;
+pub mod data_tables;
 pub mod directory;
 pub mod engine;
 mod gathered;

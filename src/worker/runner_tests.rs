@@ -20,6 +20,7 @@ use crate::runtime::Owner;
 use crate::runtime::fake::Fake;
 use crate::runtime::pool::Pool;
 use crate::shutdown::{Shutdown, Tasks, spawn, spawn_detached};
+use crate::worker::asking::{Look, Papers};
 use crate::worker::job_runner::{Again, Desk, End, JobRunner, Ran};
 
 /// What the runner wanted said.
@@ -48,6 +49,14 @@ impl Desk for Notes {
             dispatch: 3,
             delivery: 2,
         }
+    }
+
+    fn papers(&self) -> Look {
+        let attempt = self.attempt();
+        Arc::new(move || Papers {
+            attempt,
+            token: None,
+        })
     }
 
     fn claimed(&self, _: &sluice_proto::report::RuntimeUse) {}
@@ -312,7 +321,7 @@ async fn a_call_goes_out_with_the_jobs_token_and_attempt_and_is_answered() {
     let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
     let expected = serde_json::json!({
         "job": "job", "attempt": {"dispatch": 3, "delivery": 2}, "number": 1,
-        "method": "kv.app.get", "args": ["key"],
+        "began": {"dispatch": 3, "delivery": 2}, "method": "kv.app.get", "args": ["key"],
     });
     assert_eq!(body, expected);
     house.close().await;

@@ -22,11 +22,11 @@ use End::{Fails, Gives};
 /// words are part of the message or of the value.
 const CASES: &[(&str, u64, End)] = &[
     ("harm.fork()", 20_000, Gives("EAGAIN")),
-    ("harm.heap()", 30_000, Fails(Cause::OutOfMemory, "MiB")),
-    ("harm.buffers()", 30_000, Fails(Cause::OutOfMemory, "MiB")),
-    ("harm.shared()", 30_000, Fails(Cause::OutOfMemory, "MiB")),
-    ("harm.wasm()", 30_000, Fails(Cause::OutOfMemory, "MiB")),
-    ("harm.children()", 30_000, Fails(Cause::OutOfMemory, "MiB")),
+    ("harm.heap()", 90_000, Fails(Cause::OutOfMemory, "MiB")),
+    ("harm.buffers()", 90_000, Fails(Cause::OutOfMemory, "MiB")),
+    ("harm.shared()", 90_000, Fails(Cause::OutOfMemory, "MiB")),
+    ("harm.wasm()", 90_000, Fails(Cause::OutOfMemory, "MiB")),
+    ("harm.children()", 90_000, Fails(Cause::OutOfMemory, "MiB")),
     ("harm.never()", 300, Fails(Cause::Timeout, "time allowed")),
     ("harm.spin()", 300, Fails(Cause::Timeout, "time allowed")),
     (

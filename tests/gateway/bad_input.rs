@@ -219,7 +219,7 @@ async fn versions_are_checked_and_never_change() {
     );
     let body = json!({"version": "0.1.0", "code": "export const app = {}"});
     let first = fixture.post(&path, &body).await;
-    refused(&fixture, "POST", &path, &body, 409, "published already").await;
+    refused(&fixture, "POST", &path, &body, 409, "exists already").await;
     refused(
         &fixture,
         "POST",

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::cli::bench::flows::EXECUTIONS_PER_S_MIN;
 use crate::cli::bench::plot;
 
 /// Name of the table that is written.
@@ -114,6 +115,7 @@ fn rows(summary: &Value) -> Vec<Row> {
             measured: format!("{} jobs/s", shown(of("/api_jobs_per_s"))),
             holds: of("/api_jobs_per_s").map(|rate| rate >= 2_500.0),
         },
+        chain(summary),
     ];
     rows.extend(memory(summary));
     rows.push(most(
@@ -266,6 +268,16 @@ fn faults(summary: &Value) -> Row {
     }
 }
 
+fn chain(summary: &Value) -> Row {
+    let rate = number(summary, "/flow_executions_per_s");
+    Row {
+        what: "flow: 1,000 events through a chain of ten blocks",
+        target: format!("≥ {EXECUTIONS_PER_S_MIN} block executions/s"),
+        measured: format!("{}/s", shown(rate)),
+        holds: rate.map(|rate| rate >= EXECUTIONS_PER_S_MIN),
+    }
+}
+
 fn shown(value: Option<f64>) -> String {
     match value {
         None => "?".into(),
@@ -294,6 +306,7 @@ fn bars(summary: &Value) -> Vec<plot::Chart> {
                 bar("two bare hops", "/two_hop_per_s"),
                 bar("broker to report", "/pipeline_jobs_per_s"),
                 bar("API to result", "/api_jobs_per_s"),
+                bar("blocks of a flow", "/flow_executions_per_s"),
                 bar("BullMQ, sandboxed", "/floors/bullmq/per_s"),
             ],
         ),

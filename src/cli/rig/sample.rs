@@ -66,8 +66,17 @@ impl Rig {
             .collect()
     }
 
+    /// Processor time that the rig's living processes have used, in milliseconds,
+    /// by role; `runtimes` is what ran in containers.
+    pub fn cpu_ms(&self) -> BTreeMap<String, f64> {
+        let used = self.cpu_us([]).into_iter();
+        used.filter(|(role, _)| role != "bench")
+            .map(|(role, us)| (role, us as f64 / 1_000.0))
+            .collect()
+    }
+
     /// CPU time that the rig's processes have used so far, by role, in
-    /// microseconds: `bench` is this process, `node` what runs in containers,
+    /// microseconds: `bench` is this process, `runtimes` what runs in containers,
     /// and `workers` are those without a bridge.
     pub fn cpu_us(&self, workers: impl IntoIterator<Item = u32>) -> BTreeMap<String, u64> {
         let mut spent: BTreeMap<String, u64> = BTreeMap::new();
@@ -83,8 +92,8 @@ impl Rig {
             }
         }
         workers.into_iter().for_each(|pid| add("worker", pid));
-        for pid in self.nodes() {
-            add("node", pid);
+        for pid in self.runtimes_of(&owners(self.dir.path())) {
+            add("runtimes", pid);
         }
         spent
     }
@@ -96,30 +105,29 @@ impl Rig {
             stat.rsplit_once(')')
                 .is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
         };
-        self.nodes().iter().filter(|pid| is_stopped(pid)).count()
-    }
-
-    /// The first process of every container of the rig.
-    fn nodes(&self) -> Vec<u32> {
-        let monitors = monitors(&owners(self.dir.path()));
-        process_ids()
-            .filter(|pid| parent_of(*pid).is_some_and(|parent| monitors.contains(&parent)))
-            .collect()
+        let runtimes = self.runtimes_of(&owners(self.dir.path()));
+        runtimes.iter().filter(|pid| is_stopped(pid)).count()
     }
 
     /// Proportional memory of all containers of the rig's agent, with their
     /// monitors, in MiB; and how many containers that are.
     pub fn runtimes_pss_mib(&self) -> (f64, usize) {
         let id = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
-        let monitors = monitors(&[id.trim().to_owned()]);
-        let inside: Vec<u32> = process_ids()
-            .filter(|pid| parent_of(*pid).is_some_and(|parent| monitors.contains(&parent)))
-            .collect();
+        let agent = [id.trim().to_owned()];
+        let (inside, monitors) = (self.runtimes_of(&agent), monitors(&agent));
         let mib = monitors
             .iter()
             .chain(&inside)
             .filter_map(|pid| pss_mib(*pid));
         (mib.sum(), inside.len())
+    }
+
+    /// First processes of the containers of the agents with these ids.
+    fn runtimes_of(&self, agents: &[String]) -> Vec<u32> {
+        let monitors = monitors(agents);
+        process_ids()
+            .filter(|pid| parent_of(*pid).is_some_and(|parent| monitors.contains(&parent)))
+            .collect()
     }
 }
 

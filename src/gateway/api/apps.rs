@@ -6,6 +6,7 @@ use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
 use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, unpack};
 use crate::gateway::directory::new_id;
+use crate::gateway::engine::run::VersionCode;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply};
@@ -34,16 +35,13 @@ pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<R
     let project = fields.required_text("project")?;
     let name = name(&fields.required_text("name")?)?;
     fields.finish()?;
-    caller.project(&project)?;
-    if !gateway.directory.has_project(&project) {
-        return Err(ApiError::bad(format!(
-            "`project` names {project}, which does not exist"
-        )));
-    }
+    caller.existing_project(gateway, "project", &project)?;
     let app = App {
         id: new_id(),
         project,
         name,
+        description: None,
+        style: None,
         created_us: now_us(),
     };
     gateway.store.create_app(app.clone()).await?;
@@ -63,13 +61,21 @@ pub async fn versions(gateway: &Gateway, caller: &Caller, app: &str) -> Result<R
 }
 
 pub async fn version(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
+    let version = find_version(gateway, caller, id).await?;
+    Ok(Reply::data(&version_object(&version)))
+}
+
+pub async fn find_version(
+    gateway: &Gateway,
+    caller: &Caller,
+    id: &str,
+) -> Result<Version, ApiError> {
     let version = gateway
-        .store
         .version(id)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("app version {id}")))?;
     caller.project(&version.project)?;
-    Ok(Reply::data(&version_object(&version)))
+    Ok(version)
 }
 
 /// Publishes a version: JSON with the code as text, or a gzip tar archive.
@@ -81,7 +87,6 @@ pub async fn publish(
     body: Body,
 ) -> Result<Reply, ApiError> {
     let app = find(gateway, caller, app).await?;
-    gateway.disk.check()?;
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let is_archive = body.starts_with(&GZIP_MAGIC) || head.content_type.contains("gzip");
     let (number, code) = if is_archive {
@@ -92,28 +97,49 @@ pub async fn publish(
     } else {
         from_json(&body)?
     };
+    let version = add_version(gateway, app, number, code, false).await?;
+    Ok(Reply::created(&version_object(&version)))
+}
+
+/// Makes a version of an app.
+pub async fn add_version(
+    gateway: &Gateway,
+    app: App,
+    number: String,
+    code: Code,
+    draft: bool,
+) -> Result<Version, ApiError> {
     check_version(&number)?;
-    if code.code.iter().all(u8::is_ascii_whitespace) {
-        return Err(ApiError::bad("`code` is empty"));
-    }
-    let code_bytes = code.code.len() as u64;
-    let digest = gateway.bundles.put(code.code).await?;
-    let ui_digest = match code.ui {
-        Some(ui) => Some(gateway.bundles.put(ui).await?),
-        None => None,
-    };
+    let code = store_code(gateway, code).await?;
     let version = Version {
         id: new_id(),
         app: app.id,
         project: app.project,
         version: number,
-        digest,
-        code_bytes,
-        ui_digest,
+        digest: code.digest,
+        code_bytes: code.code_bytes,
+        ui_digest: code.ui_digest,
+        draft,
         created_us: now_us(),
     };
     gateway.store.create_version(version.clone()).await?;
-    Ok(Reply::created(&version_object(&version)))
+    Ok(version)
+}
+
+/// Stores code beside the store; nothing is a version of it yet.
+pub async fn store_code(gateway: &Gateway, code: Code) -> Result<VersionCode, ApiError> {
+    if code.code.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::bad("`code` is empty"));
+    }
+    gateway.disk.check()?;
+    Ok(VersionCode {
+        code_bytes: code.code.len() as u64,
+        digest: gateway.bundles.put(code.code).await?,
+        ui_digest: match code.ui {
+            Some(ui) => Some(gateway.bundles.put(ui).await?),
+            None => None,
+        },
+    })
 }
 
 async fn from_archive(body: Body) -> Result<Code, ApiError> {
@@ -132,19 +158,21 @@ fn from_json(body: &[u8]) -> Result<(String, Code), ApiError> {
     let code = fields.required_text("code")?;
     let ui = fields.text("ui_code")?;
     fields.finish()?;
-    for (name, text) in [("code", Some(&code)), ("ui_code", ui.as_ref())] {
+    Ok((version, code_of(code, ui)?))
+}
+
+/// Code that came as text.
+pub fn code_of(code: String, ui: Option<String>) -> Result<Code, ApiError> {
+    for (name, text) in [("code", Some(&code)), ("ui code", ui.as_ref())] {
         if text.is_some_and(|text| text.len() > CODE_BYTES_MAX) {
-            return Err(ApiError::new(
-                413,
-                format!("`{name}` has more than {CODE_BYTES_MAX} bytes"),
-            ));
+            let sentence = format!("the {name} has more than {CODE_BYTES_MAX} bytes");
+            return Err(ApiError::new(413, sentence));
         }
     }
-    let code = Code {
+    Ok(Code {
         code: code.into_bytes(),
         ui: ui.map(String::into_bytes),
-    };
-    Ok((version, code))
+    })
 }
 
 /// Semantic versioning 2.0.0, as far as it can be written on one line.
@@ -178,7 +206,7 @@ fn check_version(text: &str) -> Result<(), ApiError> {
     ))
 }
 
-async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<App, ApiError> {
+pub async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<App, ApiError> {
     let app = gateway
         .store
         .app(id)
@@ -200,6 +228,7 @@ fn version_object(version: &Version) -> Value {
         "digest": version.digest,
         "code_bytes": version.code_bytes,
         "ui_digest": version.ui_digest,
+        "draft": version.draft,
         "created_us": version.created_us,
     })
 }

@@ -1,16 +1,24 @@
 //! Flows: made, applied, planned, exported, removed.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
-use crate::gateway::engine::run::Mapping;
+use crate::gateway::engine::definition::plan::Plan;
+use crate::gateway::engine::run::{Fault, Mapping};
 use crate::gateway::error::ApiError;
 use crate::gateway::http::{Head, Reply};
 use crate::gateway::json::{Fields, Json, name};
 use crate::store::engine::flows::Flow;
+
+/// How long a definition waits for the schemas of the apps it uses: a cold
+/// runtime on a busy host takes seconds, and clients wait for as long as it takes.
+const DESCRIBED_MAX: Duration = Duration::from_secs(30);
+/// How often it is tried again meanwhile.
+const DESCRIBED_AGAIN: Duration = Duration::from_millis(200);
 
 pub async fn list(gateway: &Gateway, caller: &Caller, head: &Head) -> Result<Reply, ApiError> {
     let project = head.query("project");
@@ -32,12 +40,7 @@ pub async fn create(
 ) -> Result<Reply, ApiError> {
     let mut fields = Fields::read(body)?;
     let project = fields.required_text("project")?;
-    caller.project(&project)?;
-    if !gateway.directory.has_project(&project) {
-        return Err(ApiError::bad(format!(
-            "`project` names {project}, which does not exist"
-        )));
-    }
+    caller.existing_project(gateway, "project", &project)?;
     let name = name(&fields.required_text("name")?)?;
     fields.finish()?;
     let id = gateway.engine.create_flow(project, name).await?;
@@ -82,13 +85,10 @@ pub async fn apply(
 ) -> Result<Reply, ApiError> {
     find(gateway, caller, id).await?;
     let (definition, mapping) = definition(body)?;
-    let engine = &gateway.engine;
-    let applied = engine
-        .apply_flow(id.to_owned(), definition, mapping)
-        .await?;
+    let plan = bring(gateway, id, definition, mapping).await?;
     Ok(Reply::data(&json!({
-        "operations": applied.plan.operations,
-        "readable": applied.plan.readable(),
+        "operations": plan.operations,
+        "readable": plan.readable(),
     })))
 }
 
@@ -101,12 +101,56 @@ pub async fn plan(
 ) -> Result<Reply, ApiError> {
     find(gateway, caller, id).await?;
     let (definition, mapping) = definition(body)?;
-    let engine = &gateway.engine;
-    let plan = engine.plan_flow(id.to_owned(), definition, mapping).await?;
+    let plan = preview(gateway, id, definition, mapping).await?;
     Ok(Reply::data(&json!({
         "operations": plan.operations,
         "readable": plan.readable(),
     })))
+}
+
+/// Brings a flow to a definition. Waits a while for apps that were installed a
+/// moment ago and have not said yet which blocks they have.
+pub async fn bring(
+    gateway: &Arc<Gateway>,
+    id: &str,
+    definition: String,
+    mapping: Mapping,
+) -> Result<Plan, ApiError> {
+    let start = Instant::now();
+    loop {
+        let (id, definition, mapping) = (id.to_owned(), definition.clone(), mapping.clone());
+        let applied = gateway.engine.apply_flow(id, definition, mapping).await;
+        if !is_worth_waiting(gateway, start, applied.as_ref().err()).await {
+            return Ok(applied?.plan);
+        }
+    }
+}
+
+/// What bringing it there would do, with the same patience.
+pub async fn preview(
+    gateway: &Arc<Gateway>,
+    id: &str,
+    definition: String,
+    mapping: Mapping,
+) -> Result<Plan, ApiError> {
+    let start = Instant::now();
+    loop {
+        let (id, definition, mapping) = (id.to_owned(), definition.clone(), mapping.clone());
+        let plan = gateway.engine.plan_flow(id, definition, mapping).await;
+        if !is_worth_waiting(gateway, start, plan.as_ref().err()).await {
+            return Ok(plan?);
+        }
+    }
+}
+
+/// Waits before another try, if there is to be one.
+async fn is_worth_waiting(gateway: &Gateway, start: Instant, fault: Option<&Fault>) -> bool {
+    let may_pass = matches!(fault, Some(Fault::Undescribed(_)));
+    if !may_pass || start.elapsed() >= DESCRIBED_MAX || gateway.is_draining() {
+        return false;
+    }
+    async_std::task::sleep(DESCRIBED_AGAIN).await;
+    true
 }
 
 pub async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Flow, ApiError> {
@@ -124,17 +168,21 @@ fn object(flow: &Flow) -> Value {
 fn definition(body: &[u8]) -> Result<(String, Mapping), ApiError> {
     let mut fields = Fields::read(body)?;
     let text = fields.required_text("definition")?;
+    let mapping = mapping(&mut fields, "installations")?;
+    fields.finish()?;
+    Ok((text, mapping))
+}
+
+/// Keys of a definition's installations and whom they mean.
+pub fn mapping(fields: &mut Fields, field: &str) -> Result<Mapping, ApiError> {
     let mut mapping = Mapping::new();
-    if let Some(Json::Object(entries)) = fields.object("installations")? {
+    if let Some(Json::Object(entries)) = fields.object(field)? {
         for (key, id) in entries {
             let id = id.as_str().ok_or_else(|| {
-                ApiError::bad(format!(
-                    "`installations.{key}` is not the id of an installation"
-                ))
+                ApiError::bad(format!("`{field}.{key}` is not the id of an installation"))
             })?;
             mapping.insert(key, id.to_owned());
         }
     }
-    fields.finish()?;
-    Ok((text, mapping))
+    Ok(mapping)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
+use crate::gateway::api::apps;
 use crate::gateway::auth::Caller;
 use crate::gateway::engine::component::{State, Status};
 use crate::gateway::engine::run::{ConfigChange, Install};
@@ -36,18 +37,14 @@ pub async fn create(
 ) -> Result<Reply, ApiError> {
     let mut fields = Fields::read(body)?;
     let project = fields.required_text("project")?;
-    caller.project(&project)?;
+    caller.existing_project(gateway, "project", &project)?;
     let name = name(&fields.required_text("name")?)?;
     let version = fields.required_text("version")?;
     let pool = fields.text("pool")?;
-    let config = config(fields.take("config"))?;
+    let config = config(fields.take("config"), "config")?;
     let confirm = matches!(fields.take("confirm"), Some(Json::Bool(true)));
     fields.finish()?;
-    let version = gateway
-        .version(&version)
-        .await?
-        .ok_or_else(|| ApiError::not_found(format!("app version {version}")))?;
-    caller.project(&version.project)?;
+    let version = apps::find_version(gateway, caller, &version).await?;
     let pool = super::request::pool_of(gateway, pool, &project)?;
     let given = config.into_iter();
     let install = Install {
@@ -80,7 +77,7 @@ pub async fn configure(
 ) -> Result<Reply, ApiError> {
     find(gateway, caller, id).await?;
     let mut fields = Fields::read(body)?;
-    let config = config(fields.take("config"))?;
+    let config = config(fields.take("config"), "config")?;
     fields.finish()?;
     gateway.engine.configure(id.to_owned(), config).await?;
     get(gateway, caller, id).await
@@ -109,11 +106,7 @@ pub async fn upgrade(
     let mut fields = Fields::read(body)?;
     let version = fields.required_text("version")?;
     fields.finish()?;
-    let version = gateway
-        .version(&version)
-        .await?
-        .ok_or_else(|| ApiError::not_found(format!("app version {version}")))?;
-    caller.project(&version.project)?;
+    let version = apps::find_version(gateway, caller, &version).await?;
     gateway.engine.upgrade(id.to_owned(), version).await?;
     get(gateway, caller, id).await
 }
@@ -186,6 +179,10 @@ pub async fn status(
     };
     let waits = asked.is_some() || state.is_some_and(|state| state.run.is_some());
     text = asked.or(text);
+    if installation.delete_wanted && status != Status::DrainingFailed {
+        status = Status::Draining;
+        text = Some("Waiting until its last block is gone".to_owned());
+    }
     if waits && !gateway.line.has_agent(&installation.pool) {
         let pool = gateway.directory.pool(&installation.pool);
         let pool = pool.map_or_else(|| installation.pool.clone(), |pool| pool.name);
@@ -216,11 +213,12 @@ async fn object(gateway: &Gateway, it: &Installation) -> Result<Value, ApiError>
     }))
 }
 
-fn config(given: Option<Json>) -> Result<ConfigChange, ApiError> {
+/// Fields with their JavaScript sources, or null.
+pub fn config(given: Option<Json>, field: &str) -> Result<ConfigChange, ApiError> {
     let wrong = || {
-        ApiError::bad(
-            "`config` is not an object of JavaScript sources: {\"field\": \"\\\"text\\\"\"}",
-        )
+        ApiError::bad(format!(
+            "`{field}` is not an object of JavaScript sources: {{\"field\": \"\\\"text\\\"\"}}"
+        ))
     };
     let mut config = BTreeMap::new();
     match given {

@@ -29,12 +29,7 @@ const HANDLER_KEYS: [&str; 4] = ["block", "input", "schedule", "field"];
 pub async fn read(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<NewJob, ApiError> {
     let mut fields = Fields::read(body)?;
     let project = fields.required_text("project")?;
-    caller.project(&project)?;
-    if !gateway.directory.has_project(&project) {
-        return Err(ApiError::bad(format!(
-            "`project` names {project}, which does not exist"
-        )));
-    }
+    caller.existing_project(gateway, "project", &project)?;
     let pool = pool(gateway, &mut fields, &project)?;
     let word = fields.required_text("kind")?;
     let kind = Kind::parse(&word).ok_or_else(|| {

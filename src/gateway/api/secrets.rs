@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
+use crate::gateway::engine::run::Writing;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
 use crate::gateway::json::Fields;
@@ -35,7 +36,7 @@ pub async fn put(
     fields.finish()?;
     let engine = &gateway.engine;
     let secret = engine
-        .put_secret(project.to_owned(), key.to_owned(), value)
+        .put_secret(project.to_owned(), key.to_owned(), value, Writing::Either)
         .await?;
     Ok(Reply::data(&object(&secret)))
 }

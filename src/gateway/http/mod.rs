@@ -5,6 +5,7 @@
 
 mod endpoints;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -13,8 +14,9 @@ use futures::future::BoxFuture;
 use crate::gateway::auth::{Caller, JobCaller};
 use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
 use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
+use crate::gateway::engine::run::SECRET_BYTES_MAX;
 use crate::gateway::error::ApiError;
-use crate::gateway::{Gateway, agent_api, api, pool_api};
+use crate::gateway::{Gateway, agent_api, api, clients, pool_api};
 use crate::http::{Listener, Request, Routes};
 
 // The door's values keep the names the gateway's handlers know.
@@ -32,6 +34,8 @@ const FLOW_BODY_BYTES_MAX: u64 = 2 * DEFINITION_BYTES_MAX as u64 + 64 * 1024;
 const EVENT_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// The largest config of an installation, in bytes.
 const CONFIG_BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// The largest body with a secret, in bytes: its value as a JSON string.
+const SECRET_BODY_BYTES_MAX: u64 = 2 * SECRET_BYTES_MAX as u64 + 64 * 1024;
 
 struct Served(Arc<Gateway>);
 
@@ -65,8 +69,10 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
         }
         (_, ["api", "v1", rest @ ..]) => {
             let caller = Caller::check(gateway, credential)?;
-            let body = request.body(body_max(rest)).await?;
-            api::handle(gateway, &caller, head, rest, body).await
+            let parts: Vec<_> = rest.iter().map(|part| decoded(part)).collect();
+            let parts: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
+            let body = request.body(body_max(&parts)).await?;
+            api::handle(gateway, &caller, head, &parts, body).await
         }
         ("GET", ["agent", "v1", "bundles", digest]) => {
             let caller = JobCaller::check(gateway, credential)?;
@@ -83,9 +89,39 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             let body = request.body(BODY_BYTES_MAX).await?;
             pool_api::handle(gateway, &caller, head, pool, rest, &body).await
         }
+        (method, ["cli" | "provider", ..]) => {
+            let caller = Caller::check(gateway, credential)?;
+            let body = request.body(client_body_max(&path)).await?;
+            clients::handle(gateway, &caller, method, &path, &body).await
+        }
         (_, ["endpoints", whose, ..]) => endpoints::serve(gateway, request, whose).await,
         (method, _) => Err(no_route(method, &head.path)),
     }
+}
+
+/// A part of a path as it was meant: names of blocks have spaces.
+fn decoded(part: &str) -> Cow<'_, str> {
+    if !part.contains('%') {
+        return Cow::Borrowed(part);
+    }
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let pair = after
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn body_max(path: &[&str]) -> u64 {
@@ -95,6 +131,36 @@ fn body_max(path: &[&str]) -> u64 {
         ["flows", _, "apply" | "plan"] => FLOW_BODY_BYTES_MAX,
         ["flows", _, "blocks", _, "inputs", _, "events"] => EVENT_BODY_BYTES_MAX,
         ["installations", ..] => CONFIG_BODY_BYTES_MAX,
+        ["projects", _, "secrets", _] => SECRET_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
+    }
+}
+
+fn client_body_max(path: &[&str]) -> u64 {
+    match path {
+        ["cli", "apps", "create_version" | "update_version"] => VERSION_BODY_BYTES_MAX,
+        ["provider", "flows", "apply_config" | "plan_changes"] => FLOW_BODY_BYTES_MAX,
+        ["provider", "apps", _] => CONFIG_BODY_BYTES_MAX,
+        ["provider", "organization", _] => SECRET_BODY_BYTES_MAX,
+        _ => BODY_BYTES_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decoded;
+
+    #[test]
+    fn a_part_of_a_path_is_decoded_once() {
+        for (part, meant) in [
+            ("Step%201", "Step 1"),
+            ("a+b", "a+b"),
+            ("100%", "100%"),
+            ("%zz%c3%bc%2", "%zzü%2"),
+            ("%2541", "%41"),
+            ("%2F", "/"),
+        ] {
+            assert_eq!(decoded(part), meant);
+        }
     }
 }

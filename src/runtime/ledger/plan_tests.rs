@@ -136,10 +136,12 @@ fn round(ledger: &mut Ledger<u64>, identities: usize, now: &mut Instant) -> usiz
             continue;
         }
         cold += 1;
-        for number in destroys(&ledger.plan(*now)) {
+        let mut steps = ledger.plan(*now);
+        for number in destroys(&steps) {
             ledger.destroyed(number);
+            steps = ledger.plan(*now);
         }
-        for (number, _) in starts(&ledger.plan(*now)) {
+        for (number, _) in starts(&steps) {
             ledger.started(number, number);
         }
         for step in ledger.plan(*now) {

@@ -118,10 +118,12 @@ pub async fn touch_users(tx: &mut Tx, installation: &str, revision: &str) -> Res
 }
 
 pub async fn delete(tx: &mut Tx, id: &str) -> Result<(), Error> {
-    sqlx::query("DELETE FROM flows WHERE id = ?")
-        .bind(id)
-        .execute(tx)
-        .await?;
+    for text in [
+        "DELETE FROM data_table_flows WHERE flow = ?",
+        "DELETE FROM flows WHERE id = ?",
+    ] {
+        sqlx::query(text).bind(id).execute(&mut *tx).await?;
+    }
     Ok(())
 }
 

@@ -123,6 +123,16 @@ pub async fn of_digest(tx: &mut Tx, digest: &str) -> Result<Vec<Installation>, E
     Ok(rows.iter().map(installation).collect::<Result<_, _>>()?)
 }
 
+/// Those of this app version.
+pub async fn of_version(tx: &mut Tx, version: &str) -> Result<Vec<Installation>, Error> {
+    let text = format!("SELECT {COLUMNS} FROM installations WHERE version = ? ORDER BY id");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(version)
+        .fetch_all(tx)
+        .await?;
+    Ok(rows.iter().map(installation).collect::<Result<_, _>>()?)
+}
+
 /// Removes the installation and what its app kept.
 pub async fn delete(tx: &mut Tx, id: &str) -> Result<(), Error> {
     sqlx::query("DELETE FROM installations WHERE id = ?")

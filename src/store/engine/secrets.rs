@@ -32,6 +32,15 @@ pub async fn put(
     Ok(())
 }
 
+pub async fn exists(tx: &mut Tx, project: &str, key: &str) -> Result<bool, Error> {
+    let row = sqlx::query("SELECT 1 FROM secrets WHERE project = ? AND key = ?")
+        .bind(project)
+        .bind(key)
+        .fetch_optional(tx)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// False when there was none.
 pub async fn delete(tx: &mut Tx, project: &str, key: &str) -> Result<bool, Error> {
     let done = sqlx::query("DELETE FROM secrets WHERE project = ? AND key = ?")

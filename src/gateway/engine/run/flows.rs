@@ -22,7 +22,8 @@ use crate::gateway::engine::schema;
 use crate::store::engine::components::{self, Component};
 use crate::store::engine::events::{self as rows, Event as EventRow};
 use crate::store::engine::flows::{self, Flow};
-use crate::store::engine::{installations, secrets};
+use crate::store::engine::installations::{self, Described, Installation};
+use crate::store::engine::secrets;
 
 /// `appInstallationMapping`: key in the definition → id of the installation.
 pub type Mapping = BTreeMap<String, String>;
@@ -115,6 +116,7 @@ impl Engine {
                 for mut block in components::of_flow(step.tx, &id).await? {
                     step.delete_component(&mut block).await?;
                 }
+                step.look_anew();
                 Ok(flows::delete(step.tx, &id).await?)
             })
         })
@@ -197,10 +199,7 @@ impl Step<'_> {
             match self.schema(&installation.digest).await? {
                 Some(app) => schemas.push((installation.id.as_str(), app)),
                 None if used.contains(installation.id.as_str()) => {
-                    return Err(Fault::Conflict(format!(
-                        "app installation `{}` has not said yet which blocks it has: wait until an agent of its pool has described it",
-                        installation.name
-                    )));
+                    return Err(self.undescribed(installation).await?);
                 }
                 None => {}
             }
@@ -217,6 +216,20 @@ impl Step<'_> {
         check(wanted, &project).map_err(|faults| Fault::Bad(faults.to_string()))
     }
 
+    /// Why nothing is known of the blocks of an installation.
+    async fn undescribed(&mut self, installation: &Installation) -> Result<Fault, Fault> {
+        let name = &installation.name;
+        let known = installations::described(self.tx, &installation.digest).await?;
+        Ok(match known {
+            Described::Error(error) => Fault::Bad(format!(
+                "the code of app installation `{name}` cannot say which blocks it has: {error}"
+            )),
+            _ => Fault::Undescribed(format!(
+                "app installation `{name}` has not said yet which blocks it has: wait until an agent of its pool has described it"
+            )),
+        })
+    }
+
     async fn apply_flow(
         &mut self,
         id: &str,
@@ -230,6 +243,7 @@ impl Step<'_> {
         let current = Definition::parse(&flow.definition).unwrap_or_default();
         keep_positions(&current, &mut wanted);
         flows::define(self.tx, id, &export(&wanted), &new_id()).await?;
+        self.look_anew();
         let mut blocks: BTreeMap<String, Component> = components::of_flow(self.tx, id)
             .await?
             .into_iter()
@@ -264,6 +278,7 @@ impl Step<'_> {
         }
         // What was read of the flow meanwhile does not know the new blocks.
         flows::touch(self.tx, id, &new_id()).await?;
+        self.look_anew();
         for (mut block, state, effects) in made {
             if state.status != Status::Draft {
                 self.evaluate_config(&mut block).await?;

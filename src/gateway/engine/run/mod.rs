@@ -25,7 +25,9 @@ mod inputs;
 mod installations;
 mod lives;
 mod purpose;
+mod redact;
 mod requests;
+mod schedules;
 mod scopes;
 mod secrets;
 mod settling;
@@ -33,6 +35,7 @@ mod signals;
 mod step;
 mod telling;
 mod timers;
+mod versions;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +58,9 @@ pub use crate::gateway::engine::run::flows::{Applied, Mapping};
 pub use crate::gateway::engine::run::installations::{ConfigChange, Install};
 pub use crate::gateway::engine::run::purpose::Purpose;
 pub use crate::gateway::engine::run::requests::BUNDLE as REQUEST_BUNDLE;
+pub use crate::gateway::engine::run::secrets::{SECRET_BYTES_MAX, Writing};
 use crate::gateway::engine::run::step::Step;
+pub use crate::gateway::engine::run::versions::{VersionChange, VersionCode};
 
 /// Graphs of flows kept in memory; one of 5,000 blocks has some MiB.
 const CANVASES_HELD: usize = 1_000;
@@ -92,6 +97,9 @@ pub enum Fault {
     /// It fits, but not now.
     #[error("{0}")]
     Conflict(String),
+    /// An app installation has not said yet what is in it; it may any moment.
+    #[error("{0}")]
+    Undescribed(String),
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -103,7 +111,7 @@ impl From<Fault> for ApiError {
         match fault {
             Fault::Bad(sentence) => Self::bad(sentence),
             Fault::Missing(what) => Self::not_found(what),
-            Fault::Conflict(sentence) => Self::conflict(sentence),
+            Fault::Conflict(sentence) | Fault::Undescribed(sentence) => Self::conflict(sentence),
             Fault::Store(error) => error.into(),
         }
     }

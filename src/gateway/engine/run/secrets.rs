@@ -10,6 +10,16 @@ pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 200;
 
+/// What is expected of a secret that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// There must be none yet.
+    New,
+    /// There must be one.
+    Known,
+    Either,
+}
+
 // === impl Engine ===
 
 impl Engine {
@@ -19,6 +29,7 @@ impl Engine {
         project: String,
         key: String,
         value: String,
+        writing: Writing,
     ) -> Result<Secret, Fault> {
         let named = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.chars().all(named) {
@@ -34,6 +45,13 @@ impl Engine {
         }
         self.step(move |step| {
             Box::pin(async move {
+                let exists = secrets::exists(step.tx, &project, &key).await?;
+                if writing == Writing::New && exists {
+                    return Err(Fault::Conflict(format!("secret `{key}` exists already")));
+                }
+                if writing == Writing::Known && !exists {
+                    return Err(Fault::Missing(format!("secret `{key}`")));
+                }
                 secrets::put(step.tx, &project, &key, &value, step.now_ms).await?;
                 Ok(Secret {
                     key,
