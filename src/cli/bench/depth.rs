@@ -92,7 +92,7 @@ impl Depth {
         }
     }
 
-    async fn measure(
+    pub async fn measure(
         &self,
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
