@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use async_process::{Child, Command};
 use futures::FutureExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api_client::ApiClient;
 use crate::config::{EgressConfig, RUNTIME_IMAGE_DEFAULT, SETTINGS};
