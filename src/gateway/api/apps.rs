@@ -85,11 +85,6 @@ pub async fn publish(
     body: Body,
 ) -> Result<Reply, ApiError> {
     let app = find(gateway, caller, app).await?;
-    if app.origin.is_some() {
-        return Err(ApiError::conflict(
-            "this app comes from a registry, and its versions are published there",
-        ));
-    }
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let is_archive = body.starts_with(&GZIP_MAGIC) || head.content_type.contains("gzip");
     let (number, code) = if is_archive {
@@ -112,6 +107,11 @@ pub async fn add_version(
     code: Code,
     draft: bool,
 ) -> Result<Version, ApiError> {
+    if app.origin.is_some() {
+        return Err(ApiError::conflict(
+            "this app comes from a registry, and its versions are published there",
+        ));
+    }
     if !is_version(&number) {
         return Err(ApiError::bad(
             "`version` is not a semantic version such as 1.2.3 or 1.2.3-beta.1",
