@@ -19,8 +19,8 @@ use sluice_proto::ids::PoolId;
 use sluice_proto::queue::Names;
 
 use crate::cli::bench::load::Target;
-use crate::cli::bench::{no_op, say, stats_of};
-use crate::cli::rig::{Rig, RigOptions, on_a_rig};
+use crate::cli::bench::{conclude, no_op, on_own_rig, say, stats_of};
+use crate::cli::rig::Rig;
 use crate::queue::{Link, inspect};
 use crate::shutdown::Shutdown;
 use crate::telemetry::now_us;
@@ -64,35 +64,10 @@ pub struct Depth {
 impl Depth {
     /// Fills, measures and empties; answers with the exit code.
     pub async fn run(self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
-        match self.measure(settings, &shutdown).await {
-            Ok(summary) => {
-                if self.json {
-                    println!("{summary}");
-                } else {
-                    println!("{summary:#}");
-                }
-                i32::from(summary["ok"] != true)
-            }
-            Err(error) => {
-                say(&format!("bench depth: {error:#}"));
-                1
-            }
-        }
-    }
-
-    async fn measure(
-        &self,
-        settings: Vec<(String, String)>,
-        shutdown: &Shutdown,
-    ) -> anyhow::Result<Value> {
-        let options = RigOptions {
-            workers: self.workers,
-            settings,
-        };
-        let (summary, left) =
-            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
-        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-        Ok(summary)
+        let measured = on_own_rig(self.workers, settings, &shutdown, async |rig| {
+            self.all(rig).await
+        });
+        conclude("depth", self.json, measured.await)
     }
 
     async fn all(&self, rig: &mut Rig) -> anyhow::Result<Value> {
