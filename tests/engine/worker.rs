@@ -373,8 +373,9 @@ impl Lane {
             "number": number, "method": method, "args": args,
         });
         let body = body.to_string();
-        let client = &mut self.client;
-        let request = client.request("POST", "/agent/v1/calls", &job.token, body.as_bytes());
+        let request = self
+            .client
+            .request("POST", "/agent/v1/calls", &job.token, body.as_bytes());
         // The client insists on an answer, and a gateway that stops gives none.
         let answer = AssertUnwindSafe(request).catch_unwind().await;
         let answer = answer.map_err(|_| Gone::Gateway)?;
@@ -383,6 +384,8 @@ impl Lane {
         }
         let reply: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if answer.status == 410 {
+            // Refused before its body was read, which ends the connection.
+            self.client = Client::connect(&self.http).await;
             return Err(Gone::Job);
         }
         Ok((answer.status, reply))
