@@ -166,15 +166,8 @@ impl Bench {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
         let more = settings.clone();
-        let options = RigOptions {
-            workers: self.workers,
-            settings,
-        };
-        let (mut summary, left) = on_a_rig(options, shutdown, async |rig: &mut Rig| {
-            self.parts(rig).await
-        })
-        .await?;
-        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+        let parts = async |rig: &mut Rig| self.parts(rig).await;
+        let mut summary = on_own_rig(self.workers, settings, shutdown, parts).await?;
         if self.all {
             let depth: depth::Depth = with_defaults(&[])?;
             summary["depth"] = Box::pin(depth.measure(more.clone(), shutdown)).await?;
@@ -380,6 +373,37 @@ fn stats_of(ms: &[f64]) -> Value {
         samples.add(Duration::from_secs_f64(ms / 1_000.0));
     }
     samples.to_json()
+}
+
+/// Measures on an installation that leaves nothing behind.
+async fn on_own_rig(
+    workers: u32,
+    settings: Vec<(String, String)>,
+    shutdown: &Shutdown,
+    work: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<Value>,
+) -> anyhow::Result<Value> {
+    let options = RigOptions { workers, settings };
+    let (summary, left) = on_a_rig(options, shutdown, work).await?;
+    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    Ok(summary)
+}
+
+/// Prints what a mode has found; answers with the exit code.
+fn conclude(mode: &str, json: bool, measured: anyhow::Result<Value>) -> i32 {
+    match measured {
+        Ok(summary) => {
+            if json {
+                println!("{summary}");
+            } else {
+                println!("{summary:#}");
+            }
+            i32::from(summary["ok"] != true)
+        }
+        Err(error) => {
+            say(&format!("bench {mode}: {error:#}"));
+            1
+        }
+    }
 }
 
 /// Tells a person how it goes; standard output is for the summary.
