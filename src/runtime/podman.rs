@@ -159,8 +159,8 @@ impl Podman {
         self.call("start a container", START_MAX, container.start(None))
             .await?;
         let state = self.state(&spec.name).await?;
-        let create_us = created.as_micros();
-        let start_us = (begun.elapsed() - created).as_micros();
+        let create_us = created.as_micros() as u64;
+        let start_us = (begun.elapsed() - created).as_micros() as u64;
         tracing::debug!(container = %spec.name, create_us, start_us, "A container runs");
         let pid = state["Pid"]
             .as_i64()
@@ -201,11 +201,10 @@ impl Podman {
 
     fn unreachable(&self, what: &'static str, why: &str) -> Error {
         let socket = self.socket.display();
-        engine(
+        Error::Away {
             what,
-            format!("its socket {socket} does not answer: {why}"),
-            true,
-        )
+            message: format!("its socket {socket} does not answer: {why}"),
+        }
     }
 }
 

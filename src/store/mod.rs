@@ -21,6 +21,7 @@ pub mod engine;
 mod gathered;
 pub mod jobs;
 pub mod kv;
+pub mod registries;
 pub mod retention;
 mod writer;
 
