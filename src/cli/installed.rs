@@ -64,6 +64,40 @@ pub async fn version(
     }))
 }
 
+/// A version that one of the followed registries lists, fetched from it.
+///
+/// # Errors
+///
+/// What the last registry that lists the app said, if none gave it.
+pub async fn from_registry(
+    admin: &Admin,
+    app: &str,
+    version: Option<&str>,
+) -> Result<Option<Value>, Failure> {
+    // Only an admin's key sees them, and what it does not see is not there.
+    let (200, registries) = admin.answer("GET", "/api/v1/registries", None).await? else {
+        return Ok(None);
+    };
+    let body = object(&[
+        ("app", Some(json!(app))),
+        ("version", version.map(|version| json!(version))),
+    ]);
+    let mut refused = None;
+    for registry in registries.as_array().into_iter().flatten() {
+        let id = segment(registry["id"].as_str().unwrap_or_default());
+        let path = format!("/api/v1/registries/{id}/install");
+        match admin.answer("POST", &path, Some(&body)).await? {
+            (0..=399, version) => return Ok(Some(version)),
+            (404, _) => {}
+            (_, sentence) => refused = Some(print::text(&sentence)),
+        }
+    }
+    match refused {
+        Some(sentence) => Err(anyhow::anyhow!(sentence).into()),
+        None => Ok(None),
+    }
+}
+
 /// Publishes a bundle as a version.
 pub async fn upload(
     admin: &Admin,

@@ -217,6 +217,16 @@ impl Directory {
             .cloned()
     }
 
+    pub fn key_of_id(&self, id: &str) -> Option<ApiKey> {
+        self.read().keys.iter().find(|key| key.id == id).cloned()
+    }
+
+    /// Whether the key exists and has not expired.
+    pub fn has_key(&self, id: &str, now_ms: u64) -> bool {
+        let ended = |key: ApiKey| key.expires_ms.is_some_and(|at| at <= now_ms);
+        self.key_of_id(id).is_some_and(|key| !ended(key))
+    }
+
     pub fn keys(&self) -> Vec<ApiKey> {
         self.read().keys.clone()
     }

@@ -28,6 +28,7 @@ mod http;
 mod json;
 pub mod lifecycle;
 mod line;
+mod oauth;
 mod pool_api;
 mod registries;
 mod secrets;
@@ -96,6 +97,10 @@ pub struct Gateway {
     disk: Arc<Disk>,
     registries: Registries,
     tokens: JobTokens,
+    /// Codes of logins that are under way.
+    codes: oauth::Codes,
+    /// Where clients find this gateway, without a slash at the end.
+    base_url: String,
     shutdown: Shutdown,
     // Published versions never change, so an entry is never wrong.
     versions: Mutex<HashMap<String, Version>>,
@@ -195,7 +200,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         line.clone(),
         directory.clone(),
         ended,
-        base_url,
+        base_url.clone(),
         request_digest,
     );
     tasks.spawn("engine", engine.clone().settle());
@@ -217,6 +222,8 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         disk,
         registries,
         tokens,
+        codes: oauth::Codes::default(),
+        base_url,
         shutdown,
         versions: Mutex::default(),
     });
@@ -285,6 +292,7 @@ async fn sweep_once(gateway: &Gateway) -> Result<(), store::Error> {
         tracing::info!(jobs, "Removed finished jobs that were kept long enough");
     }
     gateway.store.sweep_kv(now_ms()).await?;
+    gateway.store.sweep_logins(now_ms()).await?;
     let before_ms = i64::try_from(now_ms().saturating_sub(EVENTS_KEPT_MS)).unwrap_or(0);
     while gateway
         .store

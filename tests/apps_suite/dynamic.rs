@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::flow::bodies;
+use crate::flow::{Flow, bodies};
 use crate::house::House;
 
 /// With these routes, and a link from the first of them.
@@ -40,16 +40,8 @@ async fn outputs_come_and_go_with_the_config_and_others_follow_its_signals() {
     flow.tell("Router", "confirm").await;
     flow.block_status("Router", "ready").await;
     flow.apply(&app, &routed(&["north", "south"])).await;
-    let followed = async |wanted: Value| {
-        let what = format!("the follower sees {wanted}");
-        let look = async || {
-            let follower = flow.block("Follower").await;
-            let seen = &follower["signals"]["seen"];
-            (*seen == wanted && follower["status"] == "ready").then_some(follower)
-        };
-        house.until(&what, look).await
-    };
-    let follower = followed(json!({"followed": ["north", "south"], "country": "Poland"})).await;
+    let follower = followed(&house, &flow, json!(["north", "south"])).await;
+    assert_eq!(follower["signals"]["seen"]["country"], "Poland");
     assert!(
         follower["signals"]["syncs"].as_i64() >= Some(2),
         "{follower}"
@@ -89,14 +81,7 @@ async fn outputs_come_and_go_with_the_config_and_others_follow_its_signals() {
 
     // An output that is taken away is no longer there; what stays is not lost.
     flow.apply(&app, &routed(&["south"])).await;
-    let followed = async |wanted: Value| {
-        let look = async || {
-            let follower = flow.block("Follower").await;
-            (follower["signals"]["seen"]["followed"] == wanted).then_some(())
-        };
-        house.until("the follower sees it", look).await;
-    };
-    followed(json!(["south"])).await;
+    followed(&house, &flow, json!(["south"])).await;
     let lost = json!({"route": "north", "text": "too late"});
     flow.trigger("Letters", "default", lost).await;
     let events = flow.quiet().await;
@@ -106,6 +91,18 @@ async fn outputs_come_and_go_with_the_config_and_others_follow_its_signals() {
         last.contains("no output `north`; there are: `other`, `south`"),
         "{last}"
     );
+}
+
+/// Waits until the follower has synced with these routes.
+async fn followed(house: &House, flow: &Flow, routes: Value) -> Value {
+    let look = async || {
+        let follower = flow.block("Follower").await;
+        let seen = &follower["signals"]["seen"]["followed"];
+        (*seen == routes && follower["status"] == "ready").then_some(follower)
+    };
+    house
+        .until(&format!("the follower sees {routes}"), look)
+        .await
 }
 
 #[async_std::test]

@@ -45,7 +45,7 @@ async fn a_timer_completes_what_was_announced_unless_it_is_cancelled() {
     assert_eq!(cancelled[0]["reason"], "not wanted any more");
     let event = flow.trigger("Delay", "cancel", json!({})).await;
     let failed = flow.delivered(&event).await;
-    assert_eq!(failed["error"], "Error: nothing called slow is delayed");
+    assert_eq!(failed["error"], "nothing called slow is delayed");
     flow.emitted("Delay", "late", 1).await;
 }
 

@@ -221,6 +221,14 @@ async fn a_version_comes_from_a_registry_into_a_project() {
         (&seen[1]["state"], &seen[1]["id"]),
         (&json!("listed"), &Value::Null)
     );
+    // The provider's users name it, with and without its registry.
+    for body in [
+        json!({"registry": "ours", "name": "MAIL"}),
+        json!({"name": "mail", "version": "1.10.0"}),
+    ] {
+        let found = fixture.post("/provider/apps/get_version_id", &body).await;
+        assert_eq!(found["id"], newest["data"]["id"], "{body}");
+    }
     // Whoever has a key of any project may use it.
     let key = json!({"name": "k", "projects": [fixture.project]});
     let key = fixture.post("/api/v1/keys", &key).await["key"].clone();

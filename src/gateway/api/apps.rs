@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
-use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, Stored, unpack};
+use crate::gateway::bundles::Stored;
+use crate::gateway::bundles::archive::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, unpack};
 use crate::gateway::directory::new_id;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::body::Body;
@@ -85,11 +86,6 @@ pub async fn publish(
     body: Body,
 ) -> Result<Reply, ApiError> {
     let app = find(gateway, caller, app).await?;
-    if app.origin.is_some() {
-        return Err(ApiError::conflict(
-            "this app comes from a registry, and its versions are published there",
-        ));
-    }
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let is_archive = body.starts_with(&GZIP_MAGIC) || head.content_type.contains("gzip");
     let (number, code) = if is_archive {
@@ -112,6 +108,11 @@ pub async fn add_version(
     code: Code,
     draft: bool,
 ) -> Result<Version, ApiError> {
+    if app.origin.is_some() {
+        return Err(ApiError::conflict(
+            "this app comes from a registry, and its versions are published there",
+        ));
+    }
     if !is_version(&number) {
         return Err(ApiError::bad(
             "`version` is not a semantic version such as 1.2.3 or 1.2.3-beta.1",

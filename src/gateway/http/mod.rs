@@ -12,11 +12,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::gateway::auth::{Caller, JobCaller};
-use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
+use crate::gateway::bundles::archive::ARCHIVE_BYTES_MAX;
 use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
 use crate::gateway::engine::run::SECRET_BYTES_MAX;
 use crate::gateway::error::ApiError;
-use crate::gateway::{Gateway, agent_api, api, clients, pool_api};
+use crate::gateway::{Gateway, agent_api, api, clients, oauth, pool_api};
 use crate::http::{Listener, Request, Routes};
 
 // The door's values keep the names the gateway's handlers know.
@@ -68,7 +68,7 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             Ok(Reply::data(&api::health()))
         }
         (_, ["api", "v1", rest @ ..]) => {
-            let caller = Caller::check(gateway, credential)?;
+            let caller = Caller::of(gateway, credential, &head.method, &path).await?;
             let parts: Vec<_> = rest.iter().map(|part| decoded(part)).collect();
             let parts: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
             let body = request.body(body_max(&parts)).await?;
@@ -90,10 +90,11 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             pool_api::handle(gateway, &caller, head, pool, rest, &body).await
         }
         (method, ["cli" | "provider", ..]) => {
-            let caller = Caller::check(gateway, credential)?;
+            let caller = Caller::of(gateway, credential, method, &path).await?;
             let body = request.body(client_body_max(&path)).await?;
             clients::handle(gateway, &caller, method, &path, &body).await
         }
+        (_, ["oauth" | ".well-known", ..]) => oauth::serve(gateway, request, &path).await,
         (_, ["endpoints", whose, ..]) => endpoints::serve(gateway, request, whose).await,
         (method, _) => Err(no_route(method, &head.path)),
     }

@@ -117,6 +117,11 @@ impl Registries {
         }
     }
 
+    /// Whether any is followed.
+    pub async fn are_there(&self) -> Result<bool, ApiError> {
+        Ok(!self.store.registries().await?.is_empty())
+    }
+
     /// The registry that is meant by an id, a name or an address.
     pub async fn find(&self, wanted: &str) -> Result<Registry, ApiError> {
         let all = self.store.registries().await?;

@@ -432,7 +432,8 @@ impl Step<'_> {
             .map(|block| {
                 json!({
                     "id": block.id, "typeId": block.kind, "name": block.name,
-                    "config": block.vals,
+                    // Apps look into it unguarded, also when it is not known yet.
+                    "config": block.vals.unwrap_or_default(),
                 })
             })
             .collect();

@@ -259,7 +259,8 @@ impl Step<'_> {
         }
         input.insert("event".to_owned(), event);
         let handler = handler(Some(key), &[("input", &delivery.input)]);
-        let payload = self.payload(handler, input, component, &app).await?;
+        let app = (&app, installed.digest.as_str());
+        let payload = self.payload(handler, input, component, app).await?;
         let work = Work {
             kind: Kind::Event,
             identity: app_identity(&installed.id, &installed.digest),

@@ -349,7 +349,8 @@ impl Step<'_> {
             .is_some()
             .then_some(component.kind.as_deref())
             .flatten();
-        let payload = self.payload(handler(key, &[]), input, component, &app);
+        let app = (&app, installation.digest.as_str());
+        let payload = self.payload(handler(key, &[]), input, component, app);
         let payload = payload.await?;
         Ok(Some(Work {
             kind: match run.phase {

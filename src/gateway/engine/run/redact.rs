@@ -11,7 +11,6 @@ use crate::gateway::engine::run::canvas::Node;
 use crate::gateway::engine::run::step::Step;
 use crate::gateway::engine::schema::{self, Field, Signal};
 use crate::store::engine::components::Component;
-use crate::store::engine::installations;
 
 /// Values listed for one job; an app declares a handful.
 const VALUES_MAX: usize = 1_000;
@@ -22,18 +21,16 @@ const KEY: &str = "redact";
 
 impl Step<'_> {
     /// `{handler, input}` for a handler of a component, with what must not be
-    /// printed; `input` is the config of the input that it handles, if any.
+    /// printed. The app comes with the digest of its code.
     pub(super) async fn payload(
         &mut self,
         handler: Value,
         given: Map<String, Value>,
         component: &Component,
-        app: &Component,
+        (app, digest): (&Component, &str),
     ) -> Result<Value, Fault> {
         let mut found = Vec::new();
-        if let Some(installation) = installations::get(self.tx, &app.id).await?
-            && let Some(schema) = self.schema(&installation.digest).await?
-        {
+        if let Some(schema) = self.schema(digest).await? {
             of_component(&schema.config, &schema.signals, app, &mut found);
         }
         if let Some(flow) = &component.flow

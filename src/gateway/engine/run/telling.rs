@@ -69,7 +69,8 @@ impl Step<'_> {
             input.insert(key.to_owned(), value);
         }
         let block = component.flow.as_ref().and(component.kind.as_deref());
-        let payload = self.payload(handler(block, keys), input, component, &app);
+        let app = (&app, installation.digest.as_str());
+        let payload = self.payload(handler(block, keys), input, component, app);
         let payload = payload.await?;
         let work = Work {
             kind,
