@@ -259,7 +259,7 @@ impl Step<'_> {
         }
         input.insert("event".to_owned(), event);
         let handler = handler(Some(key), &[("input", &delivery.input)]);
-        let app = (&app, installed.digest.as_str());
+        let app = (&app, &installed);
         let payload = self.payload(handler, input, component, app).await?;
         let work = Work {
             kind: Kind::Event,
