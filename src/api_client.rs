@@ -1,4 +1,5 @@
-//! The api client door: this host's HTTP calls to the gateway.
+//! The api client door: this host's HTTP calls to the gateway, and downloads
+//! of what a registry offers.
 //!
 //! ```text
 //!  worker ── bundle, call ──┐                       ┌─▶ direct
@@ -8,11 +9,13 @@
 //! ```
 //!
 //! Owns proxies, trust, time-outs, size limits and the bounded repetition of
-//! what failed for a moment. Redirects are not followed: a token goes to the
-//! address that was configured, or nowhere. Does not own what is asked, and
+//! what failed for a moment. Redirects are followed by downloads alone, which
+//! have no token: one goes to the address that was configured, or nowhere. Does not own what is asked, and
 //! never puts a token or a proxy's password into an error.
 
 mod call;
+mod download;
+mod error;
 mod transport;
 
 use std::time::Duration;
@@ -33,6 +36,8 @@ use crate::config::EgressConfig;
 use crate::limit;
 
 pub use crate::api_client::call::Call;
+pub use crate::api_client::download::{Download, Downloaded, download};
+pub use crate::api_client::error::Error;
 
 /// The largest bundle, in bytes: it is held in memory while it is verified.
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -67,38 +72,6 @@ pub struct ApiClient {
     /// Said after what was attempted, as half of such failures are the proxy's: empty without one.
     via: String,
     surf: surf::Client,
-}
-
-/// Why the gateway could not be asked. `what` says what was attempted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("{what} failed: the HTTP client cannot be set up: {why}")]
-    Setup { what: String, why: String },
-    #[error("{what} failed: no connection: {why}")]
-    Unreachable { what: String, why: String },
-    #[error("{what} failed: the server's certificate is not trusted: {why}")]
-    Untrusted { what: String, why: String },
-    #[error("{what} failed: no answer within {limit_s} s")]
-    TimedOut { what: String, limit_s: u64 },
-    #[error("{what} failed: the connection broke: {why}")]
-    Broken { what: String, why: String },
-    #[error("{what} failed: the gateway answered {status}: {why}")]
-    Status {
-        what: String,
-        status: u16,
-        why: String,
-    },
-    #[error("{what} failed: the answer is over the limit of {bytes_max} bytes")]
-    TooLarge { what: String, bytes_max: usize },
-    #[error("{what} failed: the answer is not what the gateway's API says: {why}")]
-    Malformed { what: String, why: String },
-    #[error("{what} failed: what came has the digest {found}")]
-    DigestMismatch { what: String, found: String },
-    /// A later attempt of the job counts, or the job has ended.
-    #[error("{what} failed: {why}")]
-    Over { what: String, why: String },
-    #[error("{what} is not possible: {why}")]
-    Invalid { what: String, why: String },
 }
 
 /// Whether sending the same request twice is the same as sending it once.
@@ -406,25 +379,6 @@ impl Reply {
             what,
             status: self.status,
             why: self.sentence(),
-        }
-    }
-}
-
-// === impl Error ===
-
-impl Error {
-    /// Whether the same request may succeed a little later.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Broken { .. } => true,
-            Self::Status { status, .. } => busy(*status) || *status == 500,
-            Self::Setup { .. }
-            | Self::Untrusted { .. }
-            | Self::TooLarge { .. }
-            | Self::Malformed { .. }
-            | Self::DigestMismatch { .. }
-            | Self::Over { .. }
-            | Self::Invalid { .. } => false,
         }
     }
 }

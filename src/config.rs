@@ -103,6 +103,8 @@ impl<'a> Reader<'a> {
             agent_listen: self.text_or("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
             public_url: self.public_url(),
             disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
+            registry_poll: self.seconds("SLUICE_REGISTRY_POLL_S", 3_600),
+            egress: self.egress(),
             drain: self.seconds("SLUICE_DRAIN_S", 300),
         }
     }

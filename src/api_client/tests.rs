@@ -6,6 +6,8 @@ use async_std::channel;
 use async_std::net::{TcpListener, TcpStream};
 use base64::Engine;
 use futures::{AsyncReadExt, AsyncWriteExt};
+use sluice_proto::ids::JobId;
+use sluice_proto::job::Attempt;
 
 use super::*;
 use crate::shutdown::spawn_detached;

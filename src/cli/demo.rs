@@ -1,8 +1,10 @@
-//! `sluice demo`: one real installation from nothing to a job's trace.
+//! `sluice demo`: one real installation from nothing to a job's trace and a flow's end.
 //!
 //! Starts every process in a scratch directory, runs real jobs through real
 //! containers, kills a worker under a running job, and leaves nothing behind.
 //! Owns the story; the processes are the [`Rig`]'s.
+
+mod flow;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -47,6 +49,8 @@ struct Seen {
     containers: BTreeSet<String>,
     agents: u64,
     latency: Samples,
+    /// What came of the flow.
+    flow: Value,
     started: Option<Instant>,
 }
 
@@ -77,9 +81,10 @@ impl Demo {
             );
         } else if ok {
             println!(
-                "All of it held: {} jobs, {} lost, p50 {:.1} ms, p99 {:.1} ms.",
+                "All of it held: {} jobs, {} lost, a flow of {} events, p50 {:.1} ms, p99 {:.1} ms.",
                 seen.jobs,
                 seen.jobs - seen.finished,
+                seen.flow["events"],
                 seen.latency.p50(),
                 seen.latency.p99()
             );
@@ -113,8 +118,9 @@ impl Demo {
     }
 
     async fn play(&self, rig: &mut Rig, seen: &mut Seen, code: &str) -> anyhow::Result<()> {
-        seen.say("Creating a project and an agent pool");
-        let (project, pool) = rig.project_and_pool("demo").await?;
+        seen.say("Creating a project, for the default pool");
+        let project = rig.project("demo").await?;
+        let pool = rig.default_pool().await?;
         seen.say(&format!(
             "Starting an agent: RabbitMQ, a bridge and {} workers",
             self.workers
@@ -134,7 +140,9 @@ impl Demo {
         let job = stage.a_worker_dies(seen, &version).await?;
         stage.latency(seen).await?;
         stage.burst(seen).await?;
-        stage.trace(seen, &job).await
+        stage.trace(seen, &job).await?;
+        seen.flow = flow::run(stage.rig, seen, &stage.project, &self.app).await?;
+        Ok(())
     }
 }
 
@@ -432,6 +440,7 @@ impl Seen {
             "containers": self.containers.len(),
             "p50_ms": self.latency.p50(),
             "p99_ms": self.latency.p99(),
+            "flow": self.flow,
             "left_behind": left,
             "seconds": self.started.map(|at| at.elapsed().as_secs_f64()),
             "error": error,

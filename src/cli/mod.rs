@@ -4,8 +4,10 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | tried, and failed |
+//! | 2, 3, 4 | `flow run`: an event failed; it took too long; the definition is refused |
 //! | 64 | the arguments or settings are wrong |
 //! | 77 | the gateway refuses the credentials |
+//! | 130 | `flow run` was interrupted |
 //!
 //! Owns arguments, output and exit codes. What is done is the roles' and the gateway's.
 
@@ -14,13 +16,18 @@ mod app;
 mod bench;
 mod demo;
 mod doctor;
+mod flow;
+mod installation;
+mod installed;
 mod job;
 mod key;
 mod pool;
 mod print;
 mod project;
 mod queue;
+mod registry;
 mod rig;
+mod secret;
 mod stats;
 mod up;
 
@@ -100,6 +107,18 @@ pub enum Command {
     /// Manage apps and their versions.
     #[command(subcommand)]
     App(app::App),
+    /// Follow registries and fetch app versions from them.
+    #[command(subcommand)]
+    Registry(registry::Registry),
+    /// Manage apps that are installed in projects.
+    #[command(subcommand)]
+    Installation(installation::Installation),
+    /// Manage secrets of projects.
+    #[command(subcommand)]
+    Secret(secret::Secret),
+    /// Manage flows, run one, look at its events.
+    #[command(subcommand)]
+    Flow(flow::Flow),
     /// Manage API keys.
     #[command(subcommand)]
     Key(key::Key),
@@ -174,6 +193,10 @@ impl Command {
             Self::Pool(pool) => pool.run(look_up).await,
             Self::Project(project) => project.run(look_up).await,
             Self::App(app) => app.run(look_up).await,
+            Self::Registry(registry) => registry.run(look_up).await,
+            Self::Installation(installation) => installation.run(look_up).await,
+            Self::Secret(secret) => secret.run(look_up).await,
+            Self::Flow(flow) => Box::pin(flow.run(look_up)).await,
             Self::Key(key) => key.run(look_up).await,
             Self::Job(job) => job.run(look_up).await,
         }

@@ -44,6 +44,9 @@ pub struct GatewayConfig {
     pub public_url: Option<String>,
     /// Below this much free space in the data directory nothing new is taken.
     pub disk_free_bytes_min: u64,
+    /// How long what a registry said counts.
+    pub registry_poll: Duration,
+    pub egress: EgressConfig,
     pub drain: Duration,
 }
 

@@ -8,6 +8,7 @@ use crate::gateway::error::ApiError;
 use crate::gateway::line::Holder;
 use crate::gateway::oauth::scopes::Scopes;
 use crate::gateway::secrets::{self, ACCESS_TOKEN_PREFIX, API_KEY_PREFIX, CREDENTIAL_BYTES_MAX};
+use crate::store::apps::Version;
 use crate::store::directory::ApiKey;
 use crate::store::jobs::Spec;
 use crate::store::logins::Kind;
@@ -164,6 +165,14 @@ impl Caller {
         Err(ApiError::bad(format!(
             "`{field}` names {project}, which does not exist"
         )))
+    }
+
+    /// For an app version: of one project, or from a registry and so for all.
+    pub fn version(&self, version: &Version) -> Result<(), ApiError> {
+        match version.registry {
+            Some(_) => Ok(()),
+            None => self.project(&version.project),
+        }
     }
 
     pub fn sees(&self, project: &str) -> bool {

@@ -27,6 +27,14 @@ pub struct Code {
     pub ui: Option<Vec<u8>>,
 }
 
+/// A version's code as it is stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub digest: String,
+    pub code_bytes: u64,
+    pub ui_digest: Option<String>,
+}
+
 #[derive(Clone)]
 pub struct Bundles {
     dir: PathBuf,
@@ -64,6 +72,21 @@ impl Bundles {
             Ok(digest)
         })
         .await
+    }
+
+    /// Stores a version's code durably.
+    pub async fn put_code(&self, code: Code) -> anyhow::Result<Stored> {
+        let code_bytes = code.code.len() as u64;
+        let digest = self.put(code.code).await?;
+        let ui_digest = match code.ui {
+            Some(ui) => Some(self.put(ui).await?),
+            None => None,
+        };
+        Ok(Stored {
+            digest,
+            code_bytes,
+            ui_digest,
+        })
     }
 
     /// The bytes with a digest, which must be 64 hex digits.

@@ -17,7 +17,7 @@
 pub mod agent_api;
 mod api;
 mod auth;
-mod bundles;
+pub mod bundles;
 mod clients;
 mod directory;
 mod disk;
@@ -30,7 +30,9 @@ pub mod lifecycle;
 mod line;
 mod oauth;
 mod pool_api;
+mod registries;
 mod secrets;
+mod semver;
 mod session;
 
 use std::collections::HashMap;
@@ -53,6 +55,7 @@ use crate::gateway::disk::Disk;
 use crate::gateway::engine::run::{Engine, REQUEST_BUNDLE};
 use crate::gateway::http::Server;
 use crate::gateway::line::{Limits, Line};
+use crate::gateway::registries::Registries;
 use crate::gateway::secrets::JobTokens;
 use crate::shutdown::{Shutdown, Stage, Tasks, unblock};
 use crate::store::apps::Version;
@@ -63,6 +66,8 @@ use crate::telemetry::{now_ms, now_us};
 const TICK: Duration = Duration::from_secs(1);
 /// How often what is too old is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often it is looked which registries are to be asked.
+const FOLLOW: Duration = Duration::from_secs(15);
 /// How long sessions may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 /// Versions kept in memory, so that a job does not cost a read.
@@ -89,7 +94,8 @@ pub struct Gateway {
     followers: Arc<()>,
     line: Arc<Line>,
     bundles: Bundles,
-    disk: Disk,
+    disk: Arc<Disk>,
+    registries: Registries,
     tokens: JobTokens,
     /// Codes of logins that are under way.
     codes: oauth::Codes,
@@ -145,6 +151,7 @@ async fn serve(config: GatewayConfig, shutdown: Shutdown, grace: Duration) -> an
     );
     tasks.spawn("tick", tick(gateway.clone()));
     tasks.spawn("sweep", sweep(gateway.clone()));
+    tasks.spawn("registries", follow(gateway.clone()));
     let listen = dir.join("listen.json");
     secrets::write_private(&listen, &addresses.to_string())?;
     tracing::info!(http = %addresses["http"], agents = %addresses["agents"], "The gateway listens");
@@ -178,7 +185,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let (steps, ended) = channel::unbounded();
     let line = Line::rebuild(&store, tokens.clone(), Limits::default(), steps).await?;
     let bundles = Bundles::open(&dir.join("bundles"))?;
-    let disk = Disk::new(&dir, config.disk_free_bytes_min);
+    let disk = Arc::new(Disk::new(&dir, config.disk_free_bytes_min));
     disk.look().await;
     let http = bind(&config.listen, "SLUICE_GATEWAY_LISTEN").await?;
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
@@ -198,6 +205,13 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     );
     tasks.spawn("engine", engine.clone().settle());
     tasks.spawn("clock", engine.clone().keep_time());
+    let registries = Registries::new(
+        store.clone(),
+        bundles.clone(),
+        disk.clone(),
+        config.egress.clone(),
+        config.registry_poll,
+    );
     let gateway = Arc::new(Gateway {
         store,
         directory,
@@ -206,6 +220,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         line,
         bundles,
         disk,
+        registries,
         tokens,
         codes: oauth::Codes::default(),
         base_url,
@@ -253,6 +268,14 @@ async fn sweep(gateway: Arc<Gateway>) {
         if let Err(error) = sweep_once(&gateway).await {
             tracing::warn!(%error, "What is kept long enough could not be removed");
         }
+    }
+}
+
+/// Asks registries by their clocks; what is under way when the gateway drains is dropped.
+async fn follow(gateway: Arc<Gateway>) {
+    while pause(&gateway, FOLLOW).await {
+        let asked = Box::pin(gateway.registries.refresh_due());
+        drop(select(asked, Box::pin(gateway.shutdown.draining())).await);
     }
 }
 

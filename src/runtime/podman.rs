@@ -196,11 +196,10 @@ impl Podman {
 
     fn unreachable(&self, what: &'static str, why: &str) -> Error {
         let socket = self.socket.display();
-        engine(
+        Error::Away {
             what,
-            format!("its socket {socket} does not answer: {why}"),
-            true,
-        )
+            message: format!("its socket {socket} does not answer: {why}"),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod gathered;
 pub mod jobs;
 pub mod kv;
 pub mod logins;
+pub mod registries;
 pub mod retention;
 mod writer;
 

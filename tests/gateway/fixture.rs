@@ -80,6 +80,8 @@ impl Fixture {
             agent_listen: "127.0.0.1:0".to_owned(),
             public_url: None,
             disk_free_bytes_min: 0,
+            registry_poll: Duration::from_secs(3_600),
+            egress: EgressConfig::default(),
             drain: Duration::from_secs(10),
         };
         let (tell, ended) = channel::bounded(1);

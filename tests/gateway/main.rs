@@ -6,4 +6,5 @@ mod calls;
 mod custody;
 mod fixture;
 mod rate;
+mod registries;
 mod sessions;

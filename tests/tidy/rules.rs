@@ -21,7 +21,8 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("store", BASE),
     ("wire", BASE),
     // The roles, with the doors beside them.
-    ("gateway", &["http", "store", "wire"]),
+    // It fetches app versions from registries.
+    ("gateway", &["api_client", "http", "store", "wire"]),
     ("bridge", &["queue", "wire"]),
     ("worker", &["api_client", "queue", "runtime"]),
     // Its local API asks broker and gateway, and is served over HTTP.

@@ -4,19 +4,16 @@ use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
-use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, unpack};
+use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, Stored, unpack};
 use crate::gateway::directory::new_id;
-use crate::gateway::engine::run::VersionCode;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply};
 use crate::gateway::json::{Fields, name};
+use crate::gateway::semver::is_version;
 use crate::shutdown::unblock;
 use crate::store::apps::{App, Version};
 use crate::telemetry::now_us;
-
-/// The longest version, in characters.
-const VERSION_CHARS_MAX: usize = 64;
 
 pub async fn list(gateway: &Gateway, caller: &Caller) -> Result<Reply, ApiError> {
     let apps: Vec<Value> = gateway
@@ -24,7 +21,7 @@ pub async fn list(gateway: &Gateway, caller: &Caller) -> Result<Reply, ApiError>
         .apps()
         .await?
         .iter()
-        .filter(|app| caller.sees(&app.project))
+        .filter(|app| app.origin.is_some() || caller.sees(&app.project))
         .map(app_object)
         .collect();
     Ok(Reply::data(&apps))
@@ -42,6 +39,7 @@ pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<R
         name,
         description: None,
         style: None,
+        origin: None,
         created_us: now_us(),
     };
     gateway.store.create_app(app.clone()).await?;
@@ -74,7 +72,7 @@ pub async fn find_version(
         .version(id)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("app version {id}")))?;
-    caller.project(&version.project)?;
+    caller.version(&version)?;
     Ok(version)
 }
 
@@ -109,16 +107,26 @@ pub async fn add_version(
     code: Code,
     draft: bool,
 ) -> Result<Version, ApiError> {
-    check_version(&number)?;
-    let code = store_code(gateway, code).await?;
+    if app.origin.is_some() {
+        return Err(ApiError::conflict(
+            "this app comes from a registry, and its versions are published there",
+        ));
+    }
+    if !is_version(&number) {
+        return Err(ApiError::bad(
+            "`version` is not a semantic version such as 1.2.3 or 1.2.3-beta.1",
+        ));
+    }
+    let stored = store_code(gateway, code).await?;
     let version = Version {
         id: new_id(),
         app: app.id,
         project: app.project,
+        registry: None,
         version: number,
-        digest: code.digest,
-        code_bytes: code.code_bytes,
-        ui_digest: code.ui_digest,
+        digest: stored.digest,
+        code_bytes: stored.code_bytes,
+        ui_digest: stored.ui_digest,
         draft,
         created_us: now_us(),
     };
@@ -127,19 +135,12 @@ pub async fn add_version(
 }
 
 /// Stores code beside the store; nothing is a version of it yet.
-pub async fn store_code(gateway: &Gateway, code: Code) -> Result<VersionCode, ApiError> {
+pub async fn store_code(gateway: &Gateway, code: Code) -> Result<Stored, ApiError> {
     if code.code.iter().all(u8::is_ascii_whitespace) {
         return Err(ApiError::bad("`code` is empty"));
     }
     gateway.disk.check()?;
-    Ok(VersionCode {
-        code_bytes: code.code.len() as u64,
-        digest: gateway.bundles.put(code.code).await?,
-        ui_digest: match code.ui {
-            Some(ui) => Some(gateway.bundles.put(ui).await?),
-            None => None,
-        },
-    })
+    Ok(gateway.bundles.put_code(code).await?)
 }
 
 async fn from_archive(body: Body) -> Result<Code, ApiError> {
@@ -175,52 +176,30 @@ pub fn code_of(code: String, ui: Option<String>) -> Result<Code, ApiError> {
     })
 }
 
-/// Semantic versioning 2.0.0, as far as it can be written on one line.
-fn check_version(text: &str) -> Result<(), ApiError> {
-    let (rest, build) = text
-        .split_once('+')
-        .map_or((text, None), |(a, b)| (a, Some(b)));
-    let (core, pre) = rest
-        .split_once('-')
-        .map_or((rest, None), |(a, b)| (a, Some(b)));
-    let numeric = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_digit())
-            && (part == "0" || !part.starts_with('0'))
-    };
-    let word = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    let pre_word =
-        |part: &str| word(part) && (numeric(part) || !part.bytes().all(|b| b.is_ascii_digit()));
-    let good = text.len() <= VERSION_CHARS_MAX
-        && core.split('.').count() == 3
-        && core.split('.').all(numeric)
-        && pre.is_none_or(|pre| pre.split('.').all(pre_word))
-        && build.is_none_or(|build| build.split('.').all(word));
-    if good {
-        return Ok(());
-    }
-    Err(ApiError::bad(
-        "`version` is not a semantic version such as 1.2.3 or 1.2.3-beta.1",
-    ))
-}
-
 pub async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<App, ApiError> {
     let app = gateway
         .store
         .app(id)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("app {id}")))?;
-    caller.project(&app.project)?;
+    if app.origin.is_none() {
+        caller.project(&app.project)?;
+    }
     Ok(app)
 }
 
 fn app_object(app: &App) -> Value {
-    json!({"id": app.id, "project": app.project, "name": app.name, "created_us": app.created_us})
+    let project = app.origin.is_none().then_some(&app.project);
+    json!({
+        "id": app.id,
+        "project": project,
+        "name": app.name,
+        "registry": app.origin.as_ref().map(|origin| &origin.registry),
+        "created_us": app.created_us,
+    })
 }
 
-fn version_object(version: &Version) -> Value {
+pub fn version_object(version: &Version) -> Value {
     json!({
         "id": version.id,
         "app": version.app,
@@ -231,21 +210,4 @@ fn version_object(version: &Version) -> Value {
         "draft": version.draft,
         "created_us": version.created_us,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_a_semantic_version() {
-        for good in ["0.1.0", "1.2.3-beta.1", "1.0.0-x-y.7+build.01", "10.20.30"] {
-            check_version(good).expect(good);
-        }
-        for bad in [
-            "", "1", "1.2", "1.2.3.4", "01.2.3", "v1.2.3", "1.2.3-", "1.2.3-01", "1.2.x", "1.2.3 ",
-        ] {
-            check_version(bad).expect_err(bad);
-        }
-    }
 }

@@ -10,6 +10,7 @@ pub(in crate::gateway) mod jobs;
 mod keys;
 mod pools;
 mod projects;
+mod registries;
 pub(in crate::gateway) mod request;
 mod schedules;
 mod secrets;
@@ -67,7 +68,31 @@ pub async fn handle(
         ("GET", ["jobs", id, "calls"]) => jobs::calls(gateway, caller, id).await,
         ("GET", ["jobs", id, "log"]) => jobs::log(gateway, caller, head, id).await,
         ("POST", ["jobs", id, "cancel"]) => jobs::cancel(gateway, caller, id, &body).await,
+        (_, ["registries", ..]) => registry_routes(gateway, caller, head, path, &body).await,
         _ => flow_routes(gateway, caller, head, path, &body).await,
+    }
+}
+
+/// What belongs to registries.
+async fn registry_routes(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    head: &Head,
+    path: &[&str],
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    match (head.method.as_str(), path) {
+        ("GET", ["registries"]) => registries::list(gateway).await,
+        ("POST", ["registries"]) => registries::create(gateway, caller, body).await,
+        ("GET", ["registries", id]) => registries::get(gateway, id).await,
+        ("DELETE", ["registries", id]) => registries::delete(gateway, caller, id).await,
+        ("POST", ["registries", id, "refresh"]) => registries::refresh(gateway, caller, id).await,
+        ("GET", ["registries", id, "apps"]) => registries::apps(gateway, id).await,
+        ("GET", ["registries", id, "apps", key, "versions"]) => {
+            registries::versions(gateway, id, key).await
+        }
+        ("POST", ["registries", id, "install"]) => registries::install(gateway, id, body).await,
+        (method, _) => Err(no_route(method, &head.path)),
     }
 }
 

@@ -164,7 +164,7 @@ async fn invoke(
     let id = fields.required_text("version")?;
     let version = gateway.version(&id).await?;
     let version = version
-        .filter(|version| version.project == project)
+        .filter(|version| version.is_for(project))
         .ok_or_else(|| {
             ApiError::bad(format!(
                 "`version` names {id}, which is no app version of this project"

@@ -63,6 +63,7 @@ pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<R
         name: name(&fields.required_text("name")?)?,
         description: description.filter(|text| !text.is_empty()),
         style: style(&mut fields, "blockStyle")?,
+        origin: None,
         created_us: now_us(),
     };
     gateway.store.create_app(app.clone()).await?;

@@ -60,7 +60,7 @@ pub use crate::gateway::engine::run::purpose::Purpose;
 pub use crate::gateway::engine::run::requests::BUNDLE as REQUEST_BUNDLE;
 pub use crate::gateway::engine::run::secrets::{SECRET_BYTES_MAX, Writing};
 use crate::gateway::engine::run::step::Step;
-pub use crate::gateway::engine::run::versions::{VersionChange, VersionCode};
+pub use crate::gateway::engine::run::versions::VersionChange;
 
 /// Graphs of flows kept in memory; one of 5,000 blocks has some MiB.
 const CANVASES_HELD: usize = 1_000;
