@@ -10,7 +10,7 @@ use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, 
 use proptest::test_runner::TestCaseResult;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sluice::gateway::bundles::{CODE_BYTES_MAX, unpack};
+use sluice::gateway::bundles::archive::{CODE_BYTES_MAX, unpack};
 use sluice_proto::codec::{FRAME_BYTES_MAX, decode, encode};
 use sluice_proto::frame::{FromBridge, FromGateway};
 use sluice_proto::harness::{FromRuntime, ToRuntime};

@@ -180,7 +180,7 @@ async fn a_broker_in_need_is_said(house: &House) {
 
 async fn what_a_worker_lacks_is_why_a_job_waits(house: &mut House) {
     let cases = [
-        ("SLUICE_DISK_FREE_MB_MIN", "100000000".to_owned(), "disk"),
+        ("SLUICE_DISK_FREE_MB_MIN", "1000000".to_owned(), "are free"),
         (
             "CONTAINER_HOST",
             "unix:///nowhere/podman.sock".to_owned(),

@@ -311,7 +311,8 @@ async fn a_call_brings_its_value_byte_for_byte_and_is_repeated_under_its_number(
         let body: Value = serde_json::from_str(body).expect("JSON");
         assert_eq!(
             body,
-            json!({"job": "j-1", "attempt": {"dispatch": 2, "delivery": 1}, "number": 7,
+            json!({"job": "j-1", "attempt": {"dispatch": 2, "delivery": 1},
+                   "began": {"dispatch": 1, "delivery": 3}, "number": 7,
                    "method": "kv.block.get", "args": ["k", {}]})
         );
     }

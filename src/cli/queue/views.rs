@@ -100,17 +100,7 @@ pub fn trace(trace: &Value) -> String {
     ];
     let mut moments: Vec<(u64, Vec<String>)> = Vec::new();
     for hop in items(&trace["hops"]) {
-        let name = match (hop["name"].as_str(), trace["origin"].as_str()) {
-            (Some("claimed"), Some(origin)) => format!("claimed ({origin} runtime)"),
-            // An attempt that was given up ran elsewhere than the trace's own.
-            (Some(name), _) if hop["worker"].is_string() => format!(
-                "{name} ({} runtime {} of {})",
-                cell(hop.get("origin")),
-                cell(hop.get("container")),
-                cell(hop.get("worker"))
-            ),
-            (name, _) => name.unwrap_or_default().to_owned(),
-        };
+        let name = hop_name(hop, trace);
         moments.push((
             hop["at_us"].as_u64().unwrap_or(0),
             vec![cell(hop.get("attempt")), name],
@@ -169,6 +159,20 @@ pub fn trace(trace: &Value) -> String {
 
 pub fn why(why: &Value) -> String {
     format!("{}: {}", cell(why.get("reason")), cell(why.get("sentence")))
+}
+
+fn hop_name(hop: &Value, trace: &Value) -> String {
+    match (hop["name"].as_str(), trace["origin"].as_str()) {
+        (Some("claimed"), Some(origin)) => format!("claimed ({origin} runtime)"),
+        // An attempt that was given up ran elsewhere than the trace's own.
+        (Some(name), _) if hop["worker"].is_string() => format!(
+            "{name} ({} runtime {} of {})",
+            cell(hop.get("origin")),
+            cell(hop.get("container")),
+            cell(hop.get("worker"))
+        ),
+        (name, _) => name.unwrap_or_default().to_owned(),
+    }
 }
 
 pub fn check(report: &Value) -> String {

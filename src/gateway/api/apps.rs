@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
-use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, Stored, unpack};
+use crate::gateway::bundles::Stored;
+use crate::gateway::bundles::archive::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, unpack};
 use crate::gateway::directory::new_id;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::body::Body;

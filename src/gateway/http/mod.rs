@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::gateway::auth::{Caller, JobCaller};
-use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
+use crate::gateway::bundles::archive::ARCHIVE_BYTES_MAX;
 use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
 use crate::gateway::engine::run::SECRET_BYTES_MAX;
 use crate::gateway::error::ApiError;

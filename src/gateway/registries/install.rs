@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api_client::{Download, Downloaded, download};
-use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, Code, unpack};
+use crate::gateway::bundles::archive::{ARCHIVE_BYTES_MAX, Code, unpack};
 use crate::gateway::directory::new_id;
 use crate::gateway::error::ApiError;
 use crate::gateway::registries::{FRESH_MS, Registries, choice, index, not_fetched, now};

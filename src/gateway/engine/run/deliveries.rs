@@ -280,15 +280,20 @@ impl Step<'_> {
         match self.job(work).await? {
             Err(why) => Ok(Started::Failed(why)),
             Ok(job) => {
-                let started = Delivery {
-                    state: State::Started,
-                    job: Some(job),
-                    ..delivery.clone()
-                };
-                deliveries::update(self.tx, &started).await?;
+                self.started(delivery, job).await?;
                 Ok(Started::On)
             }
         }
+    }
+
+    /// Notes the job that a delivery's handler runs in.
+    pub(super) async fn started(&mut self, delivery: &Delivery, job: i64) -> Result<(), Fault> {
+        let started = Delivery {
+            state: State::Started,
+            job: Some(job),
+            ..delivery.clone()
+        };
+        Ok(deliveries::update(self.tx, &started).await?)
     }
 
     /// The body that the block has asked to see again with this event.
