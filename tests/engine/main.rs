@@ -11,6 +11,7 @@ mod endpoints;
 mod fixture;
 mod flows;
 mod lives;
+mod people;
 mod pools;
 mod refusals;
 mod signals;
