@@ -23,6 +23,7 @@ main() {
   find_node
   "$REPOSITORY/compose/image.sh"
   "$REPOSITORY/compose/sample-app.sh"
+  "$REPOSITORY/compose/schemathesis.sh"
   [ $# -ne 0 ] || "$REPOSITORY/compose/lint.sh"
   say "building the tests"
   make_scratch
@@ -70,6 +71,7 @@ stage() {
   else
     tar --exclude=./target --exclude=node_modules -c . | tar -C "$STAGE" -x
   fi
+  cp -R target/schemathesis "$STAGE/target/"
   cp target/apps/sample.mjs "$STAGE/target/apps/"
   cp target/debug/sluice "$STAGE/target/debug/"
   [ -z "${NODE_FETCHED:-}" ] || install -D -m 0755 target/node/node "$SCRATCH/bin/node"

@@ -47,6 +47,7 @@ use crate::gateway::engine::run::endpoints::OpenRequests;
 use crate::gateway::engine::schema;
 use crate::gateway::error::ApiError;
 use crate::gateway::line::Line;
+use crate::gateway::sealing::Sealing;
 use crate::store::engine::steps::Ended;
 use crate::store::{self, Store, Then};
 use crate::telemetry::now_ms;
@@ -68,6 +69,7 @@ const SCHEMAS_HELD: usize = 500;
 /// The engine, shared by everything in the gateway.
 pub struct Engine {
     store: Store,
+    sealing: Sealing,
     line: Arc<Line>,
     directory: Arc<Directory>,
     open: OpenRequests,
@@ -120,6 +122,7 @@ impl From<Fault> for ApiError {
 impl Engine {
     pub fn new(
         store: Store,
+        sealing: Sealing,
         line: Arc<Line>,
         directory: Arc<Directory>,
         ended: channel::Receiver<Ended>,
@@ -128,6 +131,7 @@ impl Engine {
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
+            sealing,
             line,
             directory,
             open: OpenRequests::default(),

@@ -32,11 +32,18 @@ impl Step<'_> {
     ) -> Result<Result<Value, String>, Fault> {
         let outputs = self.outputs(references, view).await?;
         let signals = self.signals(references, view).await?;
-        let secrets = if references.all_secrets || !references.secrets.is_empty() {
-            secrets::values(self.tx, view.project).await?
-        } else {
-            BTreeMap::new()
-        };
+        let mut secrets = BTreeMap::new();
+        if references.all_secrets || !references.secrets.is_empty() {
+            for (key, kept) in secrets::values(self.tx, view.project).await? {
+                if !references.all_secrets && !references.secrets.contains(&key) {
+                    continue;
+                }
+                match self.engine.sealing.open(view.project, &key, &kept) {
+                    Ok(value) => secrets.insert(key, value),
+                    Err(error) => return Ok(Err(error.to_string())),
+                };
+            }
+        }
         let values = Values {
             outputs: outputs.iter().map(|(k, v)| (k.as_str(), v)).collect(),
             signals: signals.iter().map(|(k, v)| (k.as_str(), v)).collect(),
