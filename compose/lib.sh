@@ -10,6 +10,8 @@ REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SCRIPT=$(basename "$0" .sh)
 # Node for the tests and the bundler. The harness needs no less (README.md, Requirements).
 NODE_MAJOR_MIN=20
+# In a network made by alone.sh, another name for the loopback.
+MIRROR=10.99.0.1
 # Where programs are looked for on behalf of the unprivileged user.
 SYSTEM_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -50,7 +52,8 @@ target_runtime_dir() {
 
 # Runs a command as the unprivileged user, with a fresh environment: what
 # proxies, certificates and npm need is passed on, and every setting of Sluice.
-# Variables for the command alone go before it, as for env(1).
+# Variables for the command alone go before it, as for env(1). With ALONE set,
+# it runs in a network of its own (alone.sh).
 as_user() {
   local kept=() name
   while IFS= read -r name; do
@@ -66,6 +69,10 @@ as_user() {
   local drop=()
   if [ "$(id -u)" -eq 0 ]; then
     drop=(setpriv --reuid="$TARGET_USER" --regid="$(id -g "$TARGET_USER")" --init-groups --)
+  fi
+  if [ -n "${ALONE:-}" ]; then
+    drop=("${SUDO[@]}" "$REPOSITORY/compose/alone.sh"
+      setpriv --reuid="$TARGET_USER" --regid="$(id -g "$TARGET_USER")" --init-groups --)
   fi
   "${drop[@]}" env -i "${kept[@]}" HOME="$(target_home)" USER="$TARGET_USER" LOGNAME="$TARGET_USER" \
     XDG_RUNTIME_DIR="$(target_runtime_dir)" PATH="$TARGET_PATH" "$@"

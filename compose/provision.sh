@@ -58,6 +58,8 @@ install_packages() {
   want tar tar
   [ -e /etc/ssl/certs/ca-certificates.crt ] || MISSING+=(ca-certificates)
   rabbitmq_is_there || MISSING+=(rabbitmq-server)
+  # For the tests of an app that uses it.
+  [ "$1" != yes ] || postgresql_is_there || MISSING+=(postgresql)
   # npm fetches the runtime image's Node, the bundler and, where Debian's own
   # Node is too old for the tests, a newer one.
   want node nodejs
@@ -87,8 +89,13 @@ rabbitmq_is_there() {
     PATH=$TARGET_PATH command -v rabbitmq-server >/dev/null
 }
 
+postgresql_is_there() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || PATH=$TARGET_PATH command -v initdb >/dev/null
+}
+
 # Debian starts a service as it installs it, and at every boot. The agent runs a
-# private broker instead, so a RabbitMQ that comes with this script stays off.
+# private broker and a test a database of its own instead, so a RabbitMQ or a
+# PostgreSQL that comes with this script stays off.
 hold_services_back() {
   POLICY=/usr/sbin/policy-rc.d
   POLICY_SAVED=$(mktemp)
@@ -103,6 +110,7 @@ hold_services_back() {
   "${SUDO[@]}" chmod 0755 $POLICY
   local unit units=()
   [[ " ${MISSING[*]} " != *' rabbitmq-server '* ]] || units+=(rabbitmq-server.service)
+  [[ " ${MISSING[*]} " != *' postgresql '* ]] || units+=(postgresql.service)
   command -v epmd >/dev/null || units+=(epmd.service epmd.socket)
   for unit in "${units[@]}"; do
     # What `systemctl mask` does, also where systemd is not there yet.

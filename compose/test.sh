@@ -13,7 +13,12 @@ set -euo pipefail
 
 # The slowest binary takes a tenth of it; what takes longer hangs.
 BINARY_S_MAX=900
+# These run in a network of their own, with so many tests at once: most of
+# their time they wait for runtimes, timers and each other.
+ALONE_BINARIES=' apps '
+ALONE_THREADS=16
 
+ALONE=
 PASSED=0
 FAILED=0
 
@@ -22,7 +27,7 @@ main() {
   cd "$REPOSITORY"
   find_node
   "$REPOSITORY/compose/image.sh"
-  "$REPOSITORY/compose/sample-app.sh"
+  "$REPOSITORY/compose/apps.sh"
   "$REPOSITORY/compose/schemathesis.sh"
   [ $# -ne 0 ] || "$REPOSITORY/compose/lint.sh"
   say "building the tests"
@@ -72,7 +77,7 @@ stage() {
     tar --exclude=./target --exclude=node_modules -c . | tar -C "$STAGE" -x
   fi
   cp -R target/schemathesis "$STAGE/target/"
-  cp target/apps/sample.mjs "$STAGE/target/apps/"
+  cp target/apps/*.mjs "$STAGE/target/apps/"
   cp target/debug/sluice "$STAGE/target/debug/"
   [ -z "${NODE_FETCHED:-}" ] || install -D -m 0755 target/node/node "$SCRATCH/bin/node"
   TARGET_PATH=$SCRATCH/bin:$TARGET_PATH
@@ -88,8 +93,8 @@ limited() {
   {
     STATUS=0
     timeout --kill-after=20 "$BINARY_S_MAX" bash -c '
-      . "$1/compose/lib.sh"; TARGET_PATH=$2; cd "$3"; shift 3; as_user "$@"
-    ' "$0" "$REPOSITORY" "$TARGET_PATH" "$@" </dev/null || STATUS=$?
+      . "$1/compose/lib.sh"; TARGET_PATH=$2; ALONE=$3; cd "$4"; shift 4; as_user "$@"
+    ' "$0" "$REPOSITORY" "$TARGET_PATH" "$ALONE" "$@" </dev/null || STATUS=$?
     # Whatever still lives may hold the pipe open, so it ends before the pipe is waited for.
     await_strays
     end_strays >"$SCRATCH/left"
@@ -111,12 +116,17 @@ test_node() {
 }
 
 test_binary() {
-  local name=$1 kind=$2 package=$3 binary=$4 staged
+  local name=$1 kind=$2 package=$3 binary=$4 staged variables=()
   printf '\n     Running %s (%s of %s)\n' "$name" "$kind" "$package"
   staged=$STAGE/target/debug/$(basename "$binary")
   install -m 0755 "$binary" "$staged"
+  if [[ $ALONE_BINARIES == *" $name "* ]]; then
+    ALONE=yes
+    variables=(TEST_MIRROR="$MIRROR" RUST_TEST_THREADS="$ALONE_THREADS")
+  fi
   limited "$STAGE/$package" TMPDIR="$SCRATCH/t" CARGO_MANIFEST_DIR="$(realpath "$STAGE/$package")" \
-    CARGO_BIN_EXE_sluice="$STAGE/target/debug/sluice" "$staged"
+    CARGO_BIN_EXE_sluice="$STAGE/target/debug/sluice" "${variables[@]}" "$staged"
+  ALONE=
   rm -f "$staged"
   conclude "$name" "$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$LOG" | tail -n 1)" \
     "$(sed -n 's/^test result: .* \([0-9]*\) failed; .*/\1/p' "$LOG" | tail -n 1)"

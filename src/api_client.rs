@@ -13,6 +13,7 @@
 //! have no token: one goes to the address that was configured, or nowhere. Does not own what is asked, and
 //! never puts a token or a proxy's password into an error.
 
+mod call;
 mod download;
 mod error;
 mod transport;
@@ -27,14 +28,14 @@ use surf::http::Method;
 use url::Url;
 
 use sluice_proto::harness::Answer;
-use sluice_proto::ids::{Digest, JobId};
-use sluice_proto::job::Attempt;
+use sluice_proto::ids::Digest;
 
 use crate::api_client::transport::Transport;
 use crate::backoff::{Backoff, jitter};
 use crate::config::EgressConfig;
 use crate::limit;
 
+pub use crate::api_client::call::Call;
 pub use crate::api_client::download::{Download, Downloaded, download};
 pub use crate::api_client::error::Error;
 
@@ -71,20 +72,6 @@ pub struct ApiClient {
     /// Said after what was attempted, as half of such failures are the proxy's: empty without one.
     via: String,
     surf: surf::Client,
-}
-
-/// One SDK call of a job.
-#[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
-    pub job: &'a JobId,
-    pub attempt: Attempt,
-    /// Unique within the attempt. The gateway answers a repeat of the same
-    /// number with what it answered before, so a call may be sent again.
-    pub number: u32,
-    /// `kv.block.get`, …
-    pub method: &'a str,
-    /// A JSON array.
-    pub args: &'a [u8],
 }
 
 /// Whether sending the same request twice is the same as sending it once.
@@ -252,6 +239,7 @@ impl ApiClient {
 
     /// Makes one SDK call with the job's own token. A refusal of the gateway
     /// (4xx) is an answer, for the user's code to see; it is never tried again.
+    /// 410 is none: this attempt is over, and the code need not know.
     pub async fn call(&self, job_token: &str, call: &Call<'_>) -> Result<Answer, Error> {
         let what = format!("SDK call {}{}", call.method, self.via);
         let invalid = |why: &str| Error::Invalid {
@@ -283,6 +271,10 @@ impl ApiClient {
                     why: "it is not {\"data\": …}".into(),
                 }),
             },
+            410 => Err(Error::Over {
+                what,
+                why: reply.sentence(),
+            }),
             400..=499 => Ok(Answer::Error {
                 message: reply.sentence(),
             }),
@@ -358,29 +350,6 @@ impl ApiClient {
             status: u16::from(response.status()),
             body,
         })
-    }
-}
-
-// === impl Call ===
-
-impl Call<'_> {
-    /// The body, with the arguments as they came: `None` if they are no JSON
-    /// array. User code wrote them, so nothing in them may end the field.
-    fn to_json(self) -> Option<Vec<u8>> {
-        serde_json::from_slice::<Vec<IgnoredAny>>(self.args).ok()?;
-        let mut body = json!({
-            "job": self.job,
-            "attempt": self.attempt,
-            "number": self.number,
-            "method": self.method,
-        })
-        .to_string()
-        .into_bytes();
-        body.pop();
-        body.extend_from_slice(b",\"args\":");
-        body.extend_from_slice(self.args);
-        body.push(b'}');
-        Some(body)
     }
 }
 

@@ -101,11 +101,27 @@ impl<'a> Reader<'a> {
             data_dir: self.data_dir(),
             listen: self.text_or("SLUICE_GATEWAY_LISTEN", "127.0.0.1:8080"),
             agent_listen: self.text_or("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
+            public_url: self.public_url(),
             disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
             registry_poll: self.seconds("SLUICE_REGISTRY_POLL_S", 3_600),
             egress: self.egress(),
             drain: self.seconds("SLUICE_DRAIN_S", 300),
         }
+    }
+
+    fn public_url(&mut self) -> Option<String> {
+        const NAME: &str = "SLUICE_PUBLIC_URL";
+        let text = self.get(NAME)?;
+        let url = Url::parse(&text).ok().filter(|url| {
+            ["http", "https"].contains(&url.scheme()) && url.has_host() && url.query().is_none()
+        });
+        if url.is_none() {
+            self.complain(
+                NAME,
+                &format!("is `{text}`: write an address such as https://flows.example.org"),
+            );
+        }
+        url.map(|url| url.as_str().trim_end_matches('/').to_owned())
     }
 
     pub fn bridge(&mut self) -> BridgeConfig {

@@ -10,7 +10,7 @@ use crate::config::{LogFormat, TelemetryConfig};
 
 /// Crates that log an error which is then handed to their caller, who logs it
 /// once more, or for whom it is an answer.
-const QUIET: [&str; 1] = ["lapin"];
+const QUIET: [&str; 2] = ["lapin", "isahc"];
 
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: &TelemetryConfig) {
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_quiet_crate_is_heard_when_it_is_named() {
-        assert_eq!(with_quiet("info"), "info,lapin=off");
-        assert_eq!(with_quiet("info,lapin=debug"), "info,lapin=debug");
+        assert_eq!(with_quiet("info"), "info,lapin=off,isahc=off");
+        assert_eq!(with_quiet("info,lapin=debug"), "info,lapin=debug,isahc=off");
     }
 }

@@ -1,12 +1,16 @@
 //! The corpora of the fuzz targets (`tests/fuzz`), replayed and damaged: what a
 //! fuzzer once found stays found, also where no fuzzer runs.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, proptest};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::TestCaseResult;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sluice::gateway::bundles::archive::{CODE_BYTES_MAX, unpack};
 use sluice_proto::codec::{FRAME_BYTES_MAX, decode, encode};
 use sluice_proto::frame::{FromBridge, FromGateway};
 use sluice_proto::harness::{FromRuntime, ToRuntime};
@@ -28,6 +32,10 @@ const TARGETS: &[(&str, Target)] = &[
         round_trip::<Control>(bytes)?;
         round_trip::<Presence>(bytes)
     }),
+    ("archives", |bytes| {
+        unpacked(bytes)?;
+        unpacked(&gzipped(bytes))
+    }),
     ("harness", |bytes| {
         round_trip::<FromRuntime>(bytes)?;
         round_trip::<ToRuntime>(bytes)
@@ -45,6 +53,21 @@ where
         prop_assert_eq!(decode::<T>(&again, FRAME_BYTES_MAX).ok(), Some(message));
     }
     Ok(())
+}
+
+/// What was taken out of an archive is within the limits, and has some code.
+fn unpacked(bytes: &[u8]) -> TestCaseResult {
+    if let Ok(code) = unpack(bytes) {
+        prop_assert!(code.code.len() <= CODE_BYTES_MAX);
+    }
+    Ok(())
+}
+
+/// The corpus holds archives as they are inside: damage to the compression is found at once.
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    packer.write_all(bytes).expect("written");
+    packer.finish().expect("packed")
 }
 
 #[expect(

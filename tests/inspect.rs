@@ -1,6 +1,8 @@
 //! What a person sees of a real house with `sluice queue`, and what the agent's
 //! local API says: real broker, real containers, the program as it is installed.
 
+#[path = "inspect/follow.rs"]
+mod follow;
 mod support;
 
 use std::collections::BTreeSet;
@@ -27,6 +29,11 @@ fn queue(house: &House, words: &[&str]) -> Output {
 
 /// The same for a pool, or for the pool of the agent in the data directory.
 fn queue_for(house: &House, pool: Option<&str>, words: &[&str]) -> Output {
+    let output = queue_command(house, pool, words).output();
+    output.expect("the program starts")
+}
+
+fn queue_command(house: &House, pool: Option<&str>, words: &[&str]) -> Command {
     let pass = ["PATH", "HOME", "XDG_RUNTIME_DIR", "FLOWS_RUNTIME_IMAGE"];
     let mut command = Command::new(exe());
     command
@@ -41,7 +48,7 @@ fn queue_for(house: &House, pool: Option<&str>, words: &[&str]) -> Output {
             .env("FLOWS_AGENT_POOL_TOKEN", &house.token)
             .env("FLOWS_ENDPOINT", house.http());
     }
-    command.output().expect("the program starts")
+    command
 }
 
 /// What a command prints with `--json`.

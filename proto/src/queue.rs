@@ -71,6 +71,8 @@ pub struct Names {
     pub reports: String,
     /// Work that waits a moment before it is tried again; dead-letters into `jobs`.
     pub retry: String,
+    /// The same for urgent jobs, which go back to `jobs_high`.
+    pub retry_high: String,
     /// What could not be done, with its cause: a quorum queue.
     pub dead: String,
     /// Where `jobs` and `jobs_high` send what the broker itself gives up on: a
@@ -236,6 +238,7 @@ impl Names {
             jobs_high: name("jobs.high"),
             reports: name("reports"),
             retry: name("retry"),
+            retry_high: name("retry.high"),
             dead: name("dead"),
             dead_letters: name("dead-letters"),
             given_up: name("given-up"),

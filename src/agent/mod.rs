@@ -241,20 +241,12 @@ impl Agent {
         group.start(podman::recipe(oci, &socket), service());
         podman::ready(&url).await?;
         tracing::info!(url, %oci, "A Podman service is ready, with {oci}");
-        // Being asked now and then is also what keeps it from ending for idleness.
         let pings = Tasks::new("agent", self.shutdown.clone());
-        let asked = url.clone();
-        pings.spawn("podman ping", async move {
-            loop {
-                async_std::task::sleep(podman::PING_EVERY).await;
-                if let Err(error) = podman::ping(&asked).await {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "The Podman service does not answer"
-                    );
-                }
-            }
-        });
+        let record = self.files.path("pids").join(podman::SERVICE);
+        pings.spawn(
+            "podman watch",
+            podman::watch::keep(url.clone(), socket, record),
+        );
         house.pings = Some(pings);
         Ok(url)
     }

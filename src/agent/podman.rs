@@ -12,6 +12,8 @@
 //! default one needs a service of its own. Which one works is found out by
 //! running a container, once per boot and Podman version.
 
+pub mod watch;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -38,6 +40,8 @@ const PING_START_EVERY: Duration = Duration::from_millis(50);
 const IDLE_S: u32 = 20;
 /// How often the agent uses it, so that it does live: a third of that and a bit.
 pub const PING_EVERY: Duration = Duration::from_secs(6);
+/// The name of an own service among the agent's children.
+pub const SERVICE: &str = "podman";
 /// How long one trial of an OCI runtime may take.
 const TRIAL_MAX: Duration = Duration::from_secs(60);
 /// How long fetching the image may take.
@@ -167,7 +171,7 @@ pub fn recipe(oci: &Oci, socket: &Path) -> Recipe {
     arguments.push(format!("--time={IDLE_S}"));
     arguments.push(format!("unix://{}", socket.display()));
     Recipe {
-        name: "podman".into(),
+        name: SERVICE.into(),
         program: "podman".into(),
         arguments: arguments.into_iter().map(Into::into).collect(),
         environment: Environment::Without(service_leaves_out()),
@@ -218,6 +222,12 @@ pub fn gvisor(agent_dir: &Path, path: &str) -> anyhow::Result<Oci> {
     std::fs::write(&wrapper, gvisor_wrapper(&runsc))?;
     std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o700))?;
     Ok(Oci::Named(wrapper.display().to_string()))
+}
+
+/// Runs a trial container in gVisor, as an agent with `FLOWS_RUNTIME_SANDBOX=gvisor` would.
+pub async fn try_gvisor(image: &str, path: &str) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir().context("make a scratch directory")?;
+    try_runtime(&gvisor(dir.path(), path)?, image).await
 }
 
 /// Asks a Podman service whether it is there.

@@ -171,6 +171,11 @@ impl Node {
         Ok(node)
     }
 
+    /// The node that an agent runs, or ran, in this directory.
+    pub fn kept(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(dir.join("node.json")).ok()?).ok()
+    }
+
     fn with_free_ports(kept: Option<&Self>) -> anyhow::Result<Self> {
         // Both are held until both are chosen, so that they differ.
         let amqp = listener(kept.map(|node| node.amqp_port))?;

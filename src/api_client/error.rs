@@ -30,6 +30,9 @@ pub enum Error {
     Malformed { what: String, why: String },
     #[error("{what} failed: what came has the digest {found}")]
     DigestMismatch { what: String, found: String },
+    /// A later attempt of the job counts, or the job has ended.
+    #[error("{what} failed: {why}")]
+    Over { what: String, why: String },
     #[error("{what} is not possible: {why}")]
     Invalid { what: String, why: String },
 }
@@ -49,6 +52,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Malformed { .. }
             | Self::DigestMismatch { .. }
+            | Self::Over { .. }
             | Self::Invalid { .. } => false,
         }
     }

@@ -6,6 +6,8 @@ use async_std::channel;
 use async_std::net::{TcpListener, TcpStream};
 use base64::Engine;
 use futures::{AsyncReadExt, AsyncWriteExt};
+use sluice_proto::ids::JobId;
+use sluice_proto::job::Attempt;
 
 use super::*;
 use crate::shutdown::spawn_detached;
@@ -103,6 +105,10 @@ fn call<'a>(job: &'a JobId, args: &'a [u8]) -> Call<'a> {
         attempt: Attempt {
             dispatch: 2,
             delivery: 1,
+        },
+        began: Attempt {
+            dispatch: 1,
+            delivery: 3,
         },
         number: 7,
         method: "kv.block.get",
@@ -305,7 +311,8 @@ async fn a_call_brings_its_value_byte_for_byte_and_is_repeated_under_its_number(
         let body: Value = serde_json::from_str(body).expect("JSON");
         assert_eq!(
             body,
-            json!({"job": "j-1", "attempt": {"dispatch": 2, "delivery": 1}, "number": 7,
+            json!({"job": "j-1", "attempt": {"dispatch": 2, "delivery": 1},
+                   "began": {"dispatch": 1, "delivery": 3}, "number": 7,
                    "method": "kv.block.get", "args": ["k", {}]})
         );
     }

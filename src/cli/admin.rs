@@ -6,7 +6,7 @@ use url::Url;
 use url::form_urlencoded::byte_serialize;
 
 use crate::api_client::ApiClient;
-use crate::cli::{LookUp, configure};
+use crate::cli::{LookUp, configure, print};
 use crate::config::{self, AdminConfig, EXIT_REFUSED, EXIT_USAGE};
 
 /// Why a command did not do what it was asked for.
@@ -19,6 +19,9 @@ pub enum Failure {
     Usage(String),
     #[error("{0}")]
     Refused(String),
+    /// With an exit code that says which of several ways it failed.
+    #[error("{1}")]
+    Exit(i32, String),
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
@@ -36,6 +39,7 @@ impl Failure {
         match self {
             Self::Settings(_) | Self::Usage(_) => EXIT_USAGE,
             Self::Refused(_) => EXIT_REFUSED,
+            Self::Exit(code, _) => *code,
             Self::Failed(_) => 1,
         }
     }
@@ -99,21 +103,33 @@ impl Admin {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
+        match self.answer(method, path, body).await? {
+            (0..=399, data) => Ok(data),
+            (401 | 403, sentence) => Err(Failure::Refused(print::text(&sentence))),
+            (_, sentence) => Err(anyhow::anyhow!("{}", print::text(&sentence)).into()),
+        }
+    }
+
+    /// One call, with the status: the data that came, or the sentence of a refusal.
+    pub async fn answer(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), Failure> {
         let (status, mut reply) = self
             .api
             .request(method, path, Some(&self.key), body)
             .await
             .map_err(anyhow::Error::from)?;
-        let sentence = || {
-            reply["error"]
-                .as_str()
-                .map_or_else(|| format!("{method} {path} gave {status}"), str::to_owned)
-        };
-        match status {
-            0..=399 => Ok(reply["data"].take()),
-            401 | 403 => Err(Failure::Refused(sentence())),
-            _ => Err(Failure::Failed(anyhow::anyhow!("{}", sentence()))),
+        if status <= 399 {
+            return Ok((status, reply["data"].take()));
         }
+        let sentence = match reply["error"].take() {
+            Value::String(sentence) => sentence,
+            _ => format!("{method} {path} gave {status}"),
+        };
+        Ok((status, sentence.into()))
     }
 
     /// The id of one among a list's members, which a person may name by id or by name.
@@ -132,6 +148,15 @@ impl Admin {
 
     pub async fn app(&self, text: &str) -> Result<String, Failure> {
         self.id_of("app", "/api/v1/apps", text).await
+    }
+
+    pub async fn flow(&self, text: &str) -> Result<String, Failure> {
+        self.id_of("flow", "/api/v1/flows", text).await
+    }
+
+    pub async fn installation(&self, text: &str) -> Result<String, Failure> {
+        self.id_of("installation", "/api/v1/installations", text)
+            .await
     }
 }
 

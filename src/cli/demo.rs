@@ -1,8 +1,11 @@
-//! `sluice demo`: one real installation from nothing to a job's trace.
+//! `sluice demo`: one real installation from nothing to a job's trace and a flow's end.
 //!
 //! Starts every process in a scratch directory, runs real jobs through real
 //! containers, kills a worker under a running job, and leaves nothing behind.
 //! Owns the story; the processes are the [`Rig`]'s.
+
+mod database;
+mod flow;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,6 +25,9 @@ const BURST_JOBS: usize = 200;
 /// How long one job of the demo may be waited for.
 const WAIT_S: u64 = 60;
 
+/// Why the demo's flows use no database.
+const NO_DATABASE: &str = "apps reach no address of their host, and this user may not make the network in which `make demo` gives a database another one";
+
 /// Run the whole line once on this machine, with nothing left behind.
 ///
 /// Example: sluice demo --app sample.mjs
@@ -33,6 +39,13 @@ pub struct Demo {
     /// How many workers to start.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=16))]
     workers: u32,
+    /// Start a PostgreSQL server on the loopback, which apps reach at this address,
+    /// and run a flow against it (`make demo` arranges the address).
+    #[arg(long, value_name = "ADDRESS", requires = "postgresql_app")]
+    postgresql: Option<std::net::IpAddr>,
+    /// The bundle of tests/apps/postgresql.
+    #[arg(long, value_name = "FILE")]
+    postgresql_app: Option<PathBuf>,
     /// Print one summary object as the last line of standard output.
     #[arg(long)]
     json: bool,
@@ -47,6 +60,9 @@ struct Seen {
     containers: BTreeSet<String>,
     agents: u64,
     latency: Samples,
+    /// What came of the flows.
+    flow: Value,
+    database: Value,
     started: Option<Instant>,
 }
 
@@ -77,9 +93,10 @@ impl Demo {
             );
         } else if ok {
             println!(
-                "All of it held: {} jobs, {} lost, p50 {:.1} ms, p99 {:.1} ms.",
+                "All of it held: {} jobs, {} lost, a flow of {} events, p50 {:.1} ms, p99 {:.1} ms.",
                 seen.jobs,
                 seen.jobs - seen.finished,
+                seen.flow["events"],
                 seen.latency.p50(),
                 seen.latency.p99()
             );
@@ -96,10 +113,17 @@ impl Demo {
         let code = std::fs::read_to_string(&self.app)
             .with_context(|| format!("read the sample app {}", self.app.display()))?;
         seen.say("Starting a gateway");
-        let options = RigOptions {
+        let mut options = RigOptions {
             workers: self.workers,
             settings,
         };
+        if let Some(address) = self.postgresql {
+            let allowed = format!("{address}/32:{}", database::PORT);
+            let network = [("", "private"), ("_ALLOW", &allowed)];
+            let network = network
+                .map(|(end, value)| (format!("SLUICE_RUNTIME_NETWORK{end}"), value.to_owned()));
+            options.settings.extend(network);
+        }
         let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
         let result = until_interrupted(shutdown, self.play(&mut rig, seen, &code)).await;
         if let Err(error) = result {
@@ -113,8 +137,9 @@ impl Demo {
     }
 
     async fn play(&self, rig: &mut Rig, seen: &mut Seen, code: &str) -> anyhow::Result<()> {
-        seen.say("Creating a project and an agent pool");
-        let (project, pool) = rig.project_and_pool("demo").await?;
+        seen.say("Creating a project, for the default pool");
+        let project = rig.project("demo").await?;
+        let pool = rig.default_pool().await?;
         seen.say(&format!(
             "Starting an agent: RabbitMQ, a bridge and {} workers",
             self.workers
@@ -134,7 +159,22 @@ impl Demo {
         let job = stage.a_worker_dies(seen, &version).await?;
         stage.latency(seen).await?;
         stage.burst(seen).await?;
-        stage.trace(seen, &job).await
+        stage.trace(seen, &job).await?;
+        let scene = flow::sample(&self.app);
+        seen.flow = flow::run(stage.rig, seen, &stage.project, &scene)
+            .await?
+            .told;
+        seen.database = match (self.postgresql, &self.postgresql_app) {
+            (Some(address), Some(app)) => {
+                let place = (&*address.to_string(), &**app);
+                database::run(stage.rig, seen, &stage.project, place).await?
+            }
+            _ => {
+                seen.say(&format!("No flow with a database: {NO_DATABASE}"));
+                json!({"skipped": NO_DATABASE})
+            }
+        };
+        Ok(())
     }
 }
 
@@ -432,6 +472,8 @@ impl Seen {
             "containers": self.containers.len(),
             "p50_ms": self.latency.p50(),
             "p99_ms": self.latency.p99(),
+            "flow": self.flow,
+            "database": self.database,
             "left_behind": left,
             "seconds": self.started.map(|at| at.elapsed().as_secs_f64()),
             "error": error,

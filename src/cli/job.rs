@@ -308,13 +308,7 @@ fn log(json: bool, lines: &Value) {
     for line in lines.as_array().into_iter().flatten() {
         let at = print::moment(line["at_us"].as_i64());
         let level = print::cell(line.get("level"));
-        // What user code logged may hold control characters, which a terminal would obey.
-        let text: String = line["text"]
-            .as_str()
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
-            .collect();
+        let text = print::harmless(line["text"].as_str().unwrap_or_default());
         print::line(format!("{at}  {level:5}  {text}"));
     }
 }

@@ -52,6 +52,17 @@ pub fn cell(value: Option<&Value>) -> String {
     }
 }
 
+/// What user code wrote, without control characters that a terminal would obey.
+pub fn harmless(text: &str) -> String {
+    let harmless = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().filter(harmless).collect()
+}
+
+/// A text of a reply.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 /// A moment in microseconds since the Unix epoch, in UTC to the millisecond.
 pub fn moment(us: Option<i64>) -> String {
     us.and_then(|us| jiff::Timestamp::from_microsecond(us).ok())

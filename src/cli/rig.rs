@@ -6,6 +6,8 @@
 //! its processes, which take their own children along.
 
 pub mod harm;
+mod look;
+mod pools;
 mod sample;
 
 use std::os::unix::process::CommandExt;
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use async_process::{Child, Command};
 use futures::FutureExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api_client::ApiClient;
 use crate::config::{EgressConfig, RUNTIME_IMAGE_DEFAULT, SETTINGS};
@@ -69,6 +71,11 @@ pub struct BareWorkers {
 // === impl BareWorkers ===
 
 impl BareWorkers {
+    /// Their process ids.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.children.iter().map(Child::id)
+    }
+
     pub async fn stop(self) {
         for child in self.children {
             end(child, "worker").await;
@@ -180,29 +187,6 @@ impl Rig {
         Ok(())
     }
 
-    /// Makes a project and a pool exposed to it.
-    pub async fn project_and_pool(&self, name: &str) -> anyhow::Result<(String, PoolAccess)> {
-        let project = self
-            .post("/api/v1/projects", &json!({"name": name}))
-            .await?;
-        let pool = self.post("/api/v1/pools", &json!({"name": name})).await?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (project, pool) = (
-            text(&project["id"]),
-            PoolAccess {
-                id: text(&pool["id"]),
-                token: text(&pool["token"]),
-            },
-        );
-        self.call(
-            "PUT",
-            &format!("/api/v1/pools/{}/projects/{project}", pool.id),
-            None,
-        )
-        .await?;
-        Ok((project, pool))
-    }
-
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.call("GET", path, None).await
     }
@@ -235,6 +219,11 @@ impl Rig {
     /// The admin client and its key, for callers that outlive a borrow of the rig.
     pub fn api(&self) -> (ApiClient, String) {
         (self.api.clone(), self.key.clone())
+    }
+
+    /// The data directory of gateway and agent.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What a child of the rig has logged last.
@@ -271,6 +260,18 @@ impl Rig {
             )?);
         }
         Ok(BareWorkers { children })
+    }
+
+    /// How many workers an agent of this rig has.
+    pub fn workers(&self) -> u32 {
+        self.options.workers
+    }
+
+    /// What the workers without a bridge of this pool have logged so far.
+    pub fn logs_of_bare_workers(&self, pool: &str) -> String {
+        let dirs = (0..self.options.workers).map(|n| self.dir.path().join(format!("{pool}-{n}")));
+        dirs.filter_map(|dir| std::fs::read_to_string(dir.join("worker.log")).ok())
+            .collect()
     }
 
     /// The Podman service the agent uses, which it keeps beside the broker's address.
@@ -424,7 +425,7 @@ async fn end(mut child: Child, role: &str) -> Option<String> {
 }
 
 /// The ids of every agent that had a data directory here.
-fn owners(dir: &Path) -> Vec<String> {
+pub fn owners(dir: &Path) -> Vec<String> {
     let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
     std::iter::once(dir.to_owned())
         .chain(below.map(|entry| entry.path()))
@@ -434,7 +435,7 @@ fn owners(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-async fn containers_of(owner: &str) -> Vec<String> {
+pub async fn containers_of(owner: &str) -> Vec<String> {
     let listed = Command::new("podman")
         .args([
             "ps",

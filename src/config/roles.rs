@@ -40,6 +40,8 @@ pub struct GatewayConfig {
     pub listen: String,
     /// `host:port` of the agents' listener; port 0 takes any free one.
     pub agent_listen: String,
+    /// Where clients of apps' endpoints find this gateway, without a slash at the end.
+    pub public_url: Option<String>,
     /// Below this much free space in the data directory nothing new is taken.
     pub disk_free_bytes_min: u64,
     /// How long what a registry said counts.

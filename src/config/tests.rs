@@ -42,6 +42,24 @@ fn all_complaints_come_at_once_and_name_the_setting() {
 }
 
 #[test]
+fn a_public_address_is_one_that_paths_can_be_put_behind() {
+    let read = |url| {
+        let vars = [("HOME", "/home/u"), ("SLUICE_PUBLIC_URL", url)];
+        read(&vars, |reader| reader.gateway()).map(|config| config.public_url)
+    };
+    let below = read("https://flows.example.org/base/").expect("it fits");
+    assert_eq!(below.as_deref(), Some("https://flows.example.org/base"));
+    for wrong in [
+        "flows.example.org",
+        "ftp://flows.example.org",
+        "https://x/?a=1",
+    ] {
+        let error = read(wrong).expect_err("no address").to_string();
+        assert!(error.contains(wrong), "{error}");
+    }
+}
+
+#[test]
 fn the_names_that_docker_users_have_still_work() {
     let config = read(
         &[

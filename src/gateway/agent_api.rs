@@ -1,8 +1,9 @@
 //! What a worker asks over HTTP for the job it holds: its bundle, and the SDK
 //! calls of its invocation.
 //!
-//! A call is fenced like a report: one of an older attempt is refused, one of a
-//! newer attempt raises the fence. Calls of the flow engine's jobs are the
+//! A call is fenced like a report: one of an older attempt is refused (410), one
+//! of a newer attempt raises the fence. It is compared with those of earlier
+//! invocations by the attempt as which its own began, as that does not rise. Calls of the flow engine's jobs are the
 //! engine's, the key-value store apart; a job that was made by hand speaks for
 //! no block, so its other calls are recorded and have no effect.
 
@@ -53,7 +54,11 @@ pub async fn bundle(
 pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<Reply, ApiError> {
     let mut fields = Fields::read(body)?;
     let job = fields.required_text("job")?;
-    let attempt = attempt(fields.object("attempt")?)?;
+    let attempt = attempt_of("attempt", fields.object("attempt")?)?;
+    let began = match fields.object("began")? {
+        Some(began) => attempt_of("began", Some(began))?,
+        None => attempt,
+    };
     let number = fields
         .whole("number")?
         .and_then(|number| u32::try_from(number).ok())
@@ -84,8 +89,8 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
     let call = Call {
         number: Number {
             job: spec.seq,
-            dispatch: attempt.dispatch,
-            delivery: attempt.delivery,
+            dispatch: began.dispatch,
+            delivery: began.delivery,
             number,
         },
         at_us: now_us(),
@@ -97,7 +102,7 @@ pub async fn call(gateway: &Gateway, caller: &JobCaller, body: &[u8]) -> Result<
     if let Some(purpose) = step {
         let call = run::Call {
             record: call,
-            attempt,
+            began,
             keep: called.record,
             count: called.count,
             args: serde_json::from_slice(&args).map_err(ApiError::internal)?,
@@ -127,29 +132,30 @@ fn render_for(method: &str) -> Render {
     }
 }
 
-fn attempt(object: Option<Json>) -> Result<Attempt, ApiError> {
+fn attempt_of(field: &str, object: Option<Json>) -> Result<Attempt, ApiError> {
     let part = |name: &str| match object.as_ref().and_then(|object| object.get(name)) {
         Some(Json::Number(number)) => number.as_u64().and_then(|n| u32::try_from(n).ok()),
         _ => None,
     };
     match (part("dispatch"), part("delivery")) {
         (Some(dispatch), Some(delivery)) => Ok(Attempt { dispatch, delivery }),
-        _ => Err(ApiError::bad("`attempt` is not {dispatch, delivery}")),
+        _ => Err(ApiError::bad(format!(
+            "`{field}` is not {{dispatch, delivery}}"
+        ))),
     }
 }
 
+/// 410: the attempt is over, and nothing that its code does can change that.
 fn refused(denial: Denial, attempt: Attempt) -> ApiError {
-    ApiError::conflict(match denial {
-        Denial::OlderAttempt => {
-            format!(
-                "attempt {attempt} is no longer the one that counts: a later attempt of the job has begun"
-            )
-        }
-        Denial::Ended => "the job has ended".to_owned(),
-        Denial::NeverDispatched | Denial::NotQueued => {
-            format!("the gateway knows no attempt {attempt} of this job")
-        }
-    })
+    match denial {
+        Denial::OlderAttempt => ApiError::gone(format!(
+            "attempt {attempt} is no longer the one that counts: a later attempt of the job has begun"
+        )),
+        Denial::Ended => ApiError::gone("the job has ended"),
+        Denial::NeverDispatched | Denial::NotQueued => ApiError::conflict(format!(
+            "the gateway knows no attempt {attempt} of this job"
+        )),
+    }
 }
 
 /// What a call asks for. Errors become rejected promises in the app.

@@ -6,12 +6,15 @@ use std::collections::BTreeSet;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::line::Holder;
-use crate::gateway::secrets::{API_KEY_PREFIX, CREDENTIAL_BYTES_MAX};
+use crate::gateway::oauth::scopes::Scopes;
+use crate::gateway::secrets::{self, ACCESS_TOKEN_PREFIX, API_KEY_PREFIX, CREDENTIAL_BYTES_MAX};
 use crate::store::apps::Version;
+use crate::store::directory::ApiKey;
 use crate::store::jobs::Spec;
+use crate::store::logins::Kind;
 use crate::telemetry::now_ms;
 
-/// Somebody with a good API key.
+/// Somebody with a good API key, or with a login that stands on one.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The key's id, for logs.
@@ -51,6 +54,39 @@ impl Caller {
             .directory
             .key(credential)
             .ok_or_else(|| ApiError::new(401, "this API key is not known, or was removed"))?;
+        Self::of_key(key)
+    }
+
+    /// Whoever may make this request: by an API key, or by a login's access token
+    /// within its scopes.
+    pub async fn of(
+        gateway: &Gateway,
+        credential: Option<&str>,
+        method: &str,
+        path: &[&str],
+    ) -> Result<Self, ApiError> {
+        let is_access = |token: &&str| token.starts_with(ACCESS_TOKEN_PREFIX);
+        let Some(token) = credential.filter(is_access) else {
+            return Self::check(gateway, credential);
+        };
+        let unknown = || ApiError::new(401, "this access token is not known, or its login is over");
+        if token.len() > CREDENTIAL_BYTES_MAX {
+            return Err(unknown());
+        }
+        let hash = secrets::hash(token);
+        let login = gateway.store.login_of(&hash, Kind::Access).await?;
+        let (login, until_ms) = login.ok_or_else(unknown)?;
+        if until_ms <= now_ms() {
+            return Err(ApiError::new(401, "this access token has expired"));
+        }
+        let key = gateway.directory.key_of_id(&login.api_key);
+        let caller = Self::of_key(key.ok_or_else(unknown)?)?;
+        let scopes = Scopes::parse(&login.scopes).map_err(ApiError::internal)?;
+        scopes.allow(method, path).map_err(ApiError::forbidden)?;
+        Ok(caller)
+    }
+
+    fn of_key(key: ApiKey) -> Result<Self, ApiError> {
         if key.expires_ms.is_some_and(|at| at <= now_ms()) {
             return Err(ApiError::new(
                 401,
@@ -115,14 +151,6 @@ impl Caller {
         )))
     }
 
-    /// For an app version: of one project, or from a registry and so for all.
-    pub fn version(&self, version: &Version) -> Result<(), ApiError> {
-        match version.registry {
-            Some(_) => Ok(()),
-            None => self.project(&version.project),
-        }
-    }
-
     /// For what is made in a project, which must exist; `field` of the request names it.
     pub fn existing_project(
         &self,
@@ -137,6 +165,14 @@ impl Caller {
         Err(ApiError::bad(format!(
             "`{field}` names {project}, which does not exist"
         )))
+    }
+
+    /// For an app version: of one project, or from a registry and so for all.
+    pub fn version(&self, version: &Version) -> Result<(), ApiError> {
+        match version.registry {
+            Some(_) => Ok(()),
+            None => self.project(&version.project),
+        }
     }
 
     pub fn sees(&self, project: &str) -> bool {
@@ -185,10 +221,9 @@ impl JobCaller {
             .check(credential)
             .ok_or_else(|| ApiError::new(401, "this is no job token of this gateway"))?;
         let holder = gateway.line.authorize(&job, dispatch).ok_or_else(|| {
-            ApiError::new(
-                409,
-                format!("dispatch {dispatch} of job {job} is over: the job has ended or was handed out again"),
-            )
+            ApiError::gone(format!(
+                "dispatch {dispatch} of job {job} is over: the job has ended or was handed out again"
+            ))
         })?;
         Ok(Self { holder, dispatch })
     }

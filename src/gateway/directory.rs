@@ -154,10 +154,12 @@ impl Directory {
     pub async fn rotate(&self, pool: &str, old_until_ms: u64) -> anyhow::Result<String> {
         let token = secrets::pool_token()?;
         let hash = secrets::hash(&token);
-        self.store
-            .rotate_pool_token(pool, hash.clone(), old_until_ms)
+        let forgotten = self
+            .store
+            .rotate_pool_token(pool, hash.clone(), old_until_ms, now_ms())
             .await?;
         let mut rows = self.write();
+        rows.tokens.retain(|old| !forgotten.contains(&old.hash));
         for old in rows.tokens.iter_mut().filter(|old| old.pool == pool) {
             let until = old.valid_until_ms.unwrap_or(u64::MAX).min(old_until_ms);
             old.valid_until_ms = Some(until);
@@ -213,6 +215,16 @@ impl Directory {
             .iter()
             .find(|key| secrets::same(&key.hash, &hash))
             .cloned()
+    }
+
+    pub fn key_of_id(&self, id: &str) -> Option<ApiKey> {
+        self.read().keys.iter().find(|key| key.id == id).cloned()
+    }
+
+    /// Whether the key exists and has not expired.
+    pub fn has_key(&self, id: &str, now_ms: u64) -> bool {
+        let ended = |key: ApiKey| key.expires_ms.is_some_and(|at| at <= now_ms);
+        self.key_of_id(id).is_some_and(|key| !ended(key))
     }
 
     pub fn keys(&self) -> Vec<ApiKey> {

@@ -17,7 +17,7 @@
 pub mod agent_api;
 mod api;
 mod auth;
-mod bundles;
+pub mod bundles;
 mod clients;
 mod directory;
 mod disk;
@@ -28,6 +28,7 @@ mod http;
 mod json;
 pub mod lifecycle;
 mod line;
+mod oauth;
 mod pool_api;
 mod registries;
 mod sealing;
@@ -98,6 +99,10 @@ pub struct Gateway {
     disk: Arc<Disk>,
     registries: Registries,
     tokens: JobTokens,
+    /// Codes of logins that are under way.
+    codes: oauth::Codes,
+    /// Where clients find this gateway, without a slash at the end.
+    base_url: String,
     shutdown: Shutdown,
     // Published versions never change, so an entry is never wrong.
     versions: Mutex<HashMap<String, Version>>,
@@ -189,14 +194,17 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     let agents = bind(&config.agent_listen, "SLUICE_GATEWAY_AGENT_LISTEN").await?;
     tracing::info!(organization = directory.organization(), store = %dir.display(), "The gateway's store is open");
     let request_digest = bundles.put(REQUEST_BUNDLE.as_bytes().to_vec()).await?;
-    let base_url = format!("http://{}", http.local_addr()?);
+    let base_url = match &config.public_url {
+        Some(url) => url.clone(),
+        None => format!("http://{}", http.local_addr()?),
+    };
     let engine = Engine::new(
         store.clone(),
         sealing,
         line.clone(),
         directory.clone(),
         ended,
-        base_url,
+        base_url.clone(),
         request_digest,
     );
     tasks.spawn("engine", engine.clone().settle());
@@ -218,6 +226,8 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         disk,
         registries,
         tokens,
+        codes: oauth::Codes::default(),
+        base_url,
         shutdown,
         versions: Mutex::default(),
     });
@@ -299,6 +309,7 @@ async fn sweep_once(gateway: &Gateway) -> Result<(), store::Error> {
         tracing::info!(jobs, "Removed finished jobs that were kept long enough");
     }
     gateway.store.sweep_kv(now_ms()).await?;
+    gateway.store.sweep_logins(now_ms()).await?;
     let before_ms = i64::try_from(now_ms().saturating_sub(EVENTS_KEPT_MS)).unwrap_or(0);
     while gateway
         .store

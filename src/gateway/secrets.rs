@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | API key | `sfapi_` and 64 hex digits (32 random bytes) | SHA-256 |
 //! | pool token | 64 lower-case letters and digits | SHA-256 |
+//! | code, access and refresh token of a login | a word and 64 hex digits | SHA-256; codes in memory alone |
 //! | job token | `sfjob_JOB.DISPATCH.MAC` | not at all: derived from the gateway's own secret |
 //!
 //! A job token opens the agent API for one dispatch of one job; whether that
@@ -14,12 +15,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// What every API key begins with.
 pub const API_KEY_PREFIX: &str = "sfapi_";
+/// What the access token of a login begins with.
+pub const ACCESS_TOKEN_PREFIX: &str = "sfaccess_";
 const JOB_TOKEN_PREFIX: &str = "sfjob_";
 const SECRET_BYTES: usize = 32;
 const POOL_TOKEN_CHARS: usize = 64;
@@ -41,10 +46,12 @@ pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
 
 /// A new API key.
 pub fn api_key() -> anyhow::Result<String> {
-    Ok(format!(
-        "{API_KEY_PREFIX}{}",
-        hex(&random::<SECRET_BYTES>()?)
-    ))
+    token(API_KEY_PREFIX)
+}
+
+/// A new random secret of 32 bytes behind a word that says what it is.
+pub fn token(prefix: &str) -> anyhow::Result<String> {
+    Ok(format!("{prefix}{}", hex(&random::<SECRET_BYTES>()?)))
 }
 
 /// A new pool token.
@@ -136,6 +143,33 @@ impl JobTokens {
         genuine.then(|| (job.to_owned(), dispatch))
     }
 
+    /// A text for somebody to keep and bring back, who cannot change it unseen.
+    /// It is not hidden from them. A seal for one purpose is none for another.
+    pub fn seal(&self, purpose: &str, text: &str) -> String {
+        let text = URL_SAFE_NO_PAD.encode(text);
+        format!("{text}.{}", self.seal_mac(purpose, &text))
+    }
+
+    /// The text under a genuine seal.
+    pub fn unseal(&self, purpose: &str, sealed: &str) -> Option<String> {
+        let (text, mac) = sealed.split_once('.')?;
+        if !same(&self.seal_mac(purpose, text), mac) {
+            return None;
+        }
+        String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    }
+
+    fn seal_mac(&self, purpose: &str, text: &str) -> String {
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.secret)
+            .expect("HMAC takes a key of any length");
+        // No job's id begins with a zero, so this is never the MAC of a job token.
+        mac.update(&[0]);
+        mac.update(purpose.as_bytes());
+        mac.update(&[0]);
+        mac.update(text.as_bytes());
+        hex(&mac.finalize().into_bytes())
+    }
+
     fn mac(&self, job: &str, dispatch: u32) -> String {
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.secret)
             .expect("HMAC takes a key of any length");
@@ -162,6 +196,20 @@ mod tests {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         );
         assert_ne!(token, pool_token().expect("random"));
+    }
+
+    #[test]
+    fn a_seal_holds_for_its_text_and_purpose() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tokens = JobTokens::load(&dir.path().join("secret")).expect("made");
+        let sealed = tokens.seal("page", "a text");
+        assert_eq!(tokens.unseal("page", &sealed).as_deref(), Some("a text"));
+        assert_eq!(tokens.unseal("client", &sealed), None);
+        let other = tokens.seal("page", "other");
+        let (_, mac) = sealed.split_once('.').expect("two parts");
+        let (text, _) = other.split_once('.').expect("two parts");
+        assert_eq!(tokens.unseal("page", &format!("{text}.{mac}")), None);
+        assert_eq!(tokens.unseal("page", ""), None);
     }
 
     #[test]

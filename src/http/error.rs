@@ -41,6 +41,11 @@ impl ApiError {
         Self::new(409, message)
     }
 
+    /// It was so once, and never will be again.
+    pub fn gone(message: impl Into<String>) -> Self {
+        Self::new(410, message)
+    }
+
     /// It could be done, but not now.
     pub fn later(status: u16, message: impl Into<String>, retry_after_s: u32) -> Self {
         Self {

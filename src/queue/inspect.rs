@@ -34,7 +34,7 @@ const MANAGEMENT_PORT_OFFSET: u16 = 10_000;
 pub struct QueueView {
     /// Its name on the broker.
     pub queue: String,
-    /// What it is for: `jobs`, `jobs.high`, `reports`, `retry`, `dead` or `given-up`.
+    /// What it is for: `jobs`, `jobs.high`, `retry`, `retry.high`, `reports`, `dead` or `given-up`.
     pub role: &'static str,
     /// Messages ready. `None`: there is no such queue yet.
     pub depth: Option<u64>,
@@ -61,6 +61,7 @@ pub async fn ls(amqp_url: &str, names: &Names) -> Result<Vec<QueueView>, Error> 
         ("jobs", &names.jobs),
         ("jobs.high", &names.jobs_high),
         ("retry", &names.retry),
+        ("retry.high", &names.retry_high),
         ("reports", &names.reports),
         ("dead", &names.dead),
         ("given-up", &names.given_up),

@@ -160,7 +160,7 @@ impl Link {
             jobs,
             jobs_high: look(&names.jobs_high).await?.0,
             reports: look(&names.reports).await?.0,
-            retry: look(&names.retry).await?.0,
+            retry: look(&names.retry).await?.0 + look(&names.retry_high).await?.0,
             dead: look(&names.dead).await?.0,
             given_up: look(&names.given_up).await?.0,
             consumers,

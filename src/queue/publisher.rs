@@ -69,7 +69,7 @@ impl Link {
         self.inner.signal("", "pulse", &[]).await
     }
 
-    /// Puts a job into the retry queue, with what it has spent.
+    /// Puts a job into the retry queue of its priority, with what it has spent.
     pub(super) async fn put_back(
         &self,
         job: &Job,
@@ -78,7 +78,11 @@ impl Link {
     ) -> Result<(), Error> {
         let (properties, headers) = message::of_job(job, deliveries, received_us, now_s());
         let body = encoded(job)?;
-        let queue = &self.inner.names.retry;
+        let names = &self.inner.names;
+        let queue = match job.priority {
+            Priority::Normal => &names.retry,
+            Priority::High => &names.retry_high,
+        };
         self.inner
             .publish(queue, properties.with_headers(headers), &body)
             .await

@@ -67,14 +67,19 @@ pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Erro
         ]);
         quorum(channel, queue, arguments).await?;
     }
-    let mut arguments = work_arguments();
-    arguments.extend([
-        ("x-message-ttl", long(RETRY_MS)),
-        ("x-dead-letter-exchange", text("")),
-        ("x-dead-letter-routing-key", text(&names.jobs)),
-        ("x-dead-letter-strategy", text("at-least-once")),
-    ]);
-    quorum(channel, &names.retry, arguments).await?;
+    for (queue, back_to) in [
+        (&names.retry, &names.jobs),
+        (&names.retry_high, &names.jobs_high),
+    ] {
+        let mut arguments = work_arguments();
+        arguments.extend([
+            ("x-message-ttl", long(RETRY_MS)),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(back_to)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+        ]);
+        quorum(channel, queue, arguments).await?;
+    }
     // A report has no limit of deliveries: the bridge drops none, and one it
     // cannot read it buries itself. RabbitMQ 4 would put in a limit of 20, so
     // what is over the largest one it takes would go to `dead`, not away.

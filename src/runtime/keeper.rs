@@ -40,7 +40,11 @@ const EXAMINE_MAX: Duration = Duration::from_secs(5);
 /// How often Podman's list is compared with ours. It also notices that Podman is away.
 const RECONCILE: Duration = Duration::from_secs(10);
 
-/// Between looks at an engine that is away; it must be used again within 5 s.
+/// Between looks at an engine that is away: it must be used again within 5 s,
+/// and a look at a socket where nobody listens costs nothing.
+const AWAY: Duration = Duration::from_millis(250);
+
+/// Before one more try where the engine answers and runtimes do not start: each is a container.
 const HEAL: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
 /// How long an end waits for creations under way, so that none comes after the sweep.
@@ -311,11 +315,15 @@ impl<R: Runtime> Keeper<R> {
 
     fn start_failed(&mut self, number: Number, network: Network, error: &Error) {
         tracing::warn!(%error, "A runtime could not be started");
-        self.suspects.insert(network);
-        self.heal_later();
         let reason = error.to_string();
         self.shared
             .change(|ledger| ledger.start_failed(number, &reason));
+        if matches!(error, Error::Away { .. }) {
+            // The engine's fault and not the network's: once it is back all is as before.
+            return self.engine_failed(error);
+        }
+        self.suspects.insert(network);
+        self.heal_later();
     }
 
     // --- end

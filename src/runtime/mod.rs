@@ -101,6 +101,9 @@ pub enum Error {
         message: String,
         transient: bool,
     },
+    /// Nobody listens there at present, or whoever did went away over the call.
+    #[error("Podman could not {what}: {message}")]
+    Away { what: &'static str, message: String },
     /// The image is not here, with what to do about it.
     #[error("{0}")]
     ImageMissing(String),
@@ -141,7 +144,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Engine { transient, .. } => *transient,
-            Self::Files { .. } | Self::Handshake(_) => true,
+            Self::Away { .. } | Self::Files { .. } | Self::Handshake(_) => true,
             Self::Settings(_) | Self::ImageMissing(_) | Self::NotSealed(_) => false,
         }
     }

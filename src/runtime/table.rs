@@ -90,7 +90,7 @@ impl Table {
     pub(super) fn load(&mut self) -> oneshot::Receiver<Result<(), Failure>> {
         let (sender, receiver) = oneshot::channel();
         match &self.over {
-            Some(failure) => drop(sender.send(Err(failure.clone()))),
+            Some(failure) => drop(sender.send(Err(collateral(failure)))),
             None => self.loading = Some(sender),
         }
         receiver
@@ -297,6 +297,10 @@ impl Table {
     pub(super) fn bury_blameless(&mut self, failure: Failure) {
         for (_, entry) in std::mem::take(&mut self.open) {
             entry.perish_blameless(&failure);
+        }
+        // Whoever is loading it is no more to blame, and loads another one.
+        if let Some(loading) = self.loading.take() {
+            let _ = loading.send(Err(collateral(&failure)));
         }
         self.close(failure);
     }

@@ -257,6 +257,18 @@ fn a_runtime_that_others_ended_is_nobodys_fault() {
 }
 
 #[test]
+fn one_that_others_ended_while_it_was_loading_is_loaded_again_elsewhere() {
+    for before in [true, false] {
+        let mut table = Table::default();
+        let mut loading = before.then(|| table.load());
+        table.bury_blameless(Failure::new(Cause::Crashed, "SIGKILL"));
+        let mut loading = loading.take().unwrap_or_else(|| table.load());
+        let answer = loading.try_recv().expect("answered").expect("at once");
+        assert_eq!(answer.expect_err("it failed").cause, Cause::Collateral);
+    }
+}
+
+#[test]
 fn a_dead_runtime_is_not_taken_for_a_blocked_one() {
     let now = Instant::now();
     let mut table = Table::default();

@@ -12,11 +12,11 @@ pub struct App {
     /// Empty for an app from a registry, which is for all projects.
     pub project: String,
     pub name: String,
-    /// Where it comes from, if not from a person.
-    pub origin: Option<Origin>,
     pub description: Option<String>,
     /// How its blocks are drawn unless an installation says otherwise.
     pub style: Option<Value>,
+    /// Where it comes from, if not from a person.
+    pub origin: Option<Origin>,
     pub created_us: u64,
 }
 
@@ -48,8 +48,8 @@ pub struct Version {
 const VERSION: &str = "SELECT v.id, v.app, a.project, a.registry, v.version, v.digest, v.code_bytes, \
      v.ui_digest, v.draft, v.created_us FROM versions v JOIN apps a ON a.id = v.app";
 
-const APP: &str =
-    "SELECT id, project, name, registry, registry_key, description, style, created_us FROM apps";
+const APP: &str = "SELECT id, project, name, description, style, registry, registry_key, created_us \
+     FROM apps";
 
 fn version(row: &SqliteRow) -> Result<Version, sqlx::Error> {
     Ok(Version {
@@ -67,18 +67,18 @@ fn version(row: &SqliteRow) -> Result<Version, sqlx::Error> {
 }
 
 fn app(row: &SqliteRow) -> Result<App, sqlx::Error> {
+    let style: Option<String> = row.try_get("style")?;
     let registry: Option<String> = row.try_get("registry")?;
     let key: Option<String> = row.try_get("registry_key")?;
-    let style: Option<String> = row.try_get("style")?;
     Ok(App {
         id: row.try_get("id")?,
         project: row.try_get("project")?,
         name: row.try_get("name")?,
+        description: row.try_get("description")?,
+        style: style.and_then(|json| serde_json::from_str(&json).ok()),
         origin: registry
             .zip(key)
             .map(|(registry, key)| Origin { registry, key }),
-        description: row.try_get("description")?,
-        style: style.and_then(|json| serde_json::from_str(&json).ok()),
         created_us: uint(row.try_get("created_us")?),
     })
 }
@@ -129,16 +129,17 @@ impl Store {
                     .map(|origin| (origin.registry, origin.key))
                     .unzip();
                 sqlx::query(
-                    "INSERT INTO apps (id, project, name, registry, registry_key, description, \
-                     style, created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO apps \
+                     (id, project, name, description, style, registry, registry_key, created_us) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 )
                 .bind(app.id)
                 .bind(app.project)
                 .bind(app.name)
-                .bind(registry)
-                .bind(key)
                 .bind(app.description)
                 .bind(app.style.map(|style| style.to_string()))
+                .bind(registry)
+                .bind(key)
                 .bind(int(app.created_us))
                 .execute(c)
                 .await?;

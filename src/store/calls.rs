@@ -77,7 +77,7 @@ impl Store {
                 if keep {
                     // What was read is read again if asked again; it need not be kept.
                     let kept = (!reads).then(|| answer.to_string());
-                    record(c, call, kept).await?;
+                    record(c, call, kept, None).await?;
                 }
                 Ok(answer)
             })
@@ -152,15 +152,39 @@ pub async fn answered(c: &mut SqliteConnection, number: &Number) -> Result<Earli
     })
 }
 
-/// Notes a call and its answer.
+/// The answer of the n-th call (from 0) by which a job has said this.
+pub async fn nth_said(
+    c: &mut SqliteConnection,
+    job: i64,
+    said: &str,
+    nth: i64,
+) -> Result<Option<Value>, Error> {
+    let row = sqlx::query(
+        "SELECT answer FROM calls WHERE job = ? AND said = ? \
+         ORDER BY dispatch, delivery, number LIMIT 1 OFFSET ?",
+    )
+    .bind(job)
+    .bind(said)
+    .bind(nth)
+    .fetch_optional(c)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let answer: Option<String> = row.try_get("answer")?;
+    let answer = answer.and_then(|json| serde_json::from_str(&json).ok());
+    Ok(Some(answer.unwrap_or_default()))
+}
+
+/// Notes a call and its answer; `said` is what a later attempt of its job is
+/// recognised by.
 pub async fn record(
     c: &mut SqliteConnection,
     call: Call,
     answer: Option<String>,
+    said: Option<&str>,
 ) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO calls (job, dispatch, delivery, number, at_us, method, args, answer, error) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO calls (job, dispatch, delivery, number, at_us, method, args, answer, error, said) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(call.number.job)
     .bind(call.number.dispatch)
@@ -171,6 +195,7 @@ pub async fn record(
     .bind(call.args)
     .bind(answer)
     .bind(call.error)
+    .bind(said)
     .execute(c)
     .await?;
     Ok(())

@@ -5,6 +5,10 @@ use sqlx::Row;
 
 use crate::store::{Error, Store, int, taken, uint};
 
+/// Tokens of one pool that have ended and are still told apart from wrong ones:
+/// more than anybody rotates while one old agent is forgotten somewhere.
+const ENDED_TOKENS_MAX: u32 = 20;
+
 #[derive(Debug, Clone)]
 pub struct Project {
     pub id: String,
@@ -179,12 +183,16 @@ impl Store {
     }
 
     /// Adds a token and lets the ones that have no end yet end at `old_until_ms`.
+    /// Of those that have ended by `now_ms` the newest [`ENDED_TOKENS_MAX`] stay
+    /// known, so that whoever still uses one is told why it no longer works;
+    /// answers with the hashes of the others, which are forgotten.
     pub async fn rotate_pool_token(
         &self,
         pool: &str,
         new_hash: String,
         old_until_ms: u64,
-    ) -> Result<(), Error> {
+        now_ms: u64,
+    ) -> Result<Vec<String>, Error> {
         let pool = pool.to_owned();
         self.change(move |c| {
             Box::pin(async move {
@@ -198,10 +206,21 @@ impl Store {
                 .await?;
                 sqlx::query("INSERT INTO pool_tokens (hash, pool) VALUES (?, ?)")
                     .bind(new_hash)
-                    .bind(pool)
+                    .bind(pool.clone())
                     .execute(&mut *c)
                     .await?;
-                Ok(())
+                let forgotten = sqlx::query(
+                    "DELETE FROM pool_tokens WHERE hash IN (SELECT hash FROM pool_tokens \
+                     WHERE pool = ?1 AND valid_until_ms <= ?2 \
+                     ORDER BY valid_until_ms DESC, rowid DESC LIMIT -1 OFFSET ?3) RETURNING hash",
+                )
+                .bind(pool)
+                .bind(int(now_ms))
+                .bind(ENDED_TOKENS_MAX)
+                .fetch_all(&mut *c)
+                .await?;
+                let hash = |row: &sqlx::sqlite::SqliteRow| row.try_get("hash");
+                Ok(forgotten.iter().map(hash).collect::<Result<_, _>>()?)
             })
         })
         .await

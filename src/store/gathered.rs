@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::store::bulk::{Bound, Statement};
 use crate::store::int;
-use crate::store::jobs::{Ending, JobWrite, LogLine, Progress, Spec};
+use crate::store::jobs::{Ending, JobWrite, LogLine, Progress, Spec, Tried};
 
 /// The writes of one transaction, one per job and table: a later progress of a
 /// job replaces an earlier one before either is written.
@@ -18,6 +18,7 @@ pub(super) struct Gathered {
     updated: HashMap<i64, Progress>,
     ended: Vec<(i64, Ending)>,
     lines: Vec<LogLine>,
+    tried: Vec<Tried>,
     bytes: usize,
 }
 
@@ -52,6 +53,12 @@ const INSERT_LINE: Statement = Statement {
     tail: "",
 };
 
+const INSERT_TRIED: Statement = Statement {
+    head: "INSERT OR REPLACE INTO tried (job, dispatch, delivery, started_us, worker, container, origin)",
+    columns: 7,
+    tail: "",
+};
+
 // === impl Gathered ===
 
 impl Gathered {
@@ -80,6 +87,7 @@ impl Gathered {
                 self.bytes += lines.iter().map(|line| line.text.len()).sum::<usize>();
                 self.lines.extend(lines);
             }
+            JobWrite::Tried(tried) => self.tried.push(tried),
         }
     }
 
@@ -99,6 +107,7 @@ impl Gathered {
             && self.updated.is_empty()
             && self.ended.is_empty()
             && self.lines.is_empty()
+            && self.tried.is_empty()
     }
 
     pub(super) async fn write(&self, c: &mut SqliteConnection) -> Result<(), sqlx::Error> {
@@ -136,6 +145,17 @@ impl Gathered {
                     .bind(int(line.at_us))
                     .bind(line.level.clone())
                     .bind(line.text.clone())
+            })
+            .await?;
+        INSERT_TRIED
+            .run(c, &self.tried, |q, tried| {
+                q.bind(tried.job)
+                    .bind(tried.dispatch)
+                    .bind(tried.delivery)
+                    .bind(int(tried.started_us))
+                    .bind(tried.worker.clone())
+                    .bind(tried.container.clone())
+                    .bind(tried.origin)
             })
             .await
     }

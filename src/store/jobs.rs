@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -99,6 +100,18 @@ pub struct LogSize {
     pub bytes: u64,
 }
 
+/// An attempt that had started and did not end its job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    pub job: i64,
+    pub dispatch: u32,
+    pub delivery: u32,
+    pub started_us: u64,
+    pub worker: Option<Arc<str>>,
+    pub container: Option<Arc<str>>,
+    pub origin: Option<&'static str>,
+}
+
 /// One write about a job.
 #[derive(Debug, Clone)]
 pub enum JobWrite {
@@ -117,6 +130,7 @@ pub enum JobWrite {
         ending: Ending,
     },
     Log(Vec<LogLine>),
+    Tried(Tried),
 }
 
 /// A job as read back.
@@ -285,10 +299,13 @@ impl Store {
         let text = format!(
             "SELECT {COLUMNS} FROM jobs j WHERE j.state IN ('queued', 'dispatched', 'accepted', 'started') ORDER BY j.seq"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
-            .fetch_all(&self.readers)
-            .await?;
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+        // Row by row: there may be a million, and a row is ten times as large as what is read of it.
+        let mut rows = sqlx::query(sqlx::AssertSqlSafe(text)).fetch(&self.readers);
+        let mut jobs = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            jobs.push(read(&row)?);
+        }
+        Ok(jobs)
     }
 
     /// One job by its id.
@@ -335,6 +352,30 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// The attempts of a job that had started and did not end it, in order.
+    pub async fn tried(&self, job: i64) -> Result<Vec<Tried>, Error> {
+        let rows = sqlx::query(
+            "SELECT dispatch, delivery, started_us, worker, container, origin FROM tried \
+             WHERE job = ? ORDER BY dispatch, delivery",
+        )
+        .bind(job)
+        .fetch_all(&self.readers)
+        .await?;
+        let text = |row: &SqliteRow, name: &str| row.try_get::<Option<String>, _>(name);
+        let tried = |row: &SqliteRow| {
+            Ok(Tried {
+                job,
+                dispatch: row.try_get("dispatch")?,
+                delivery: row.try_get("delivery")?,
+                started_us: uint(row.try_get("started_us")?),
+                worker: text(row, "worker")?.map(Arc::from),
+                container: text(row, "container")?.map(Arc::from),
+                origin: text(row, "origin")?.as_deref().and_then(origin),
+            })
+        };
+        Ok(rows.iter().map(tried).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// How much each attempt of a job logged.

@@ -21,6 +21,7 @@ pub mod engine;
 mod gathered;
 pub mod jobs;
 pub mod kv;
+pub mod logins;
 pub mod registries;
 pub mod retention;
 mod writer;

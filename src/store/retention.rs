@@ -86,6 +86,7 @@ impl Store {
                     "DELETE FROM payloads WHERE seq IN (SELECT value FROM json_each(?))",
                     "DELETE FROM endings WHERE seq IN (SELECT value FROM json_each(?))",
                     "DELETE FROM logs WHERE job IN (SELECT value FROM json_each(?))",
+                    "DELETE FROM tried WHERE job IN (SELECT value FROM json_each(?))",
                     "DELETE FROM calls WHERE job IN (SELECT value FROM json_each(?))",
                     "DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each(?))",
                 ] {

@@ -369,11 +369,11 @@ async fn a_pool_and_its_token_come_together() {
         .await
         .expect("made");
     open.store
-        .rotate_pool_token("p", "two".into(), 50)
+        .rotate_pool_token("p", "two".into(), 50, 0)
         .await
         .expect("rotated");
     open.store
-        .rotate_pool_token("p", "three".into(), 90)
+        .rotate_pool_token("p", "three".into(), 90, 0)
         .await
         .expect("rotated");
     let mut tokens: Vec<_> = open
@@ -389,6 +389,18 @@ async fn a_pool_and_its_token_come_together() {
     // A second rotation never lengthens the life of a token that is on its way out.
     let want = [("one", Some(50)), ("three", None), ("two", Some(90))];
     assert_eq!(tokens, want.map(|(hash, until)| (hash.to_owned(), until)));
+    // Once they have ended, the oldest are forgotten; the valid one never is.
+    let mut forgotten = Vec::new();
+    for n in 0..30 {
+        let rotated = open
+            .store
+            .rotate_pool_token("p", format!("next-{n}"), 100 + n, 100 + n);
+        forgotten.extend(rotated.await.expect("rotated"));
+    }
+    let kept = open.store.directory().await.expect("read").tokens;
+    assert_eq!((kept.len(), forgotten.len()), (21, 12));
+    assert!(forgotten.contains(&"one".to_owned()), "{forgotten:?}");
+    assert!(kept.iter().any(|token| token.valid_until_ms.is_none()));
     open.close().await;
 }
 

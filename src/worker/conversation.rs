@@ -10,13 +10,14 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, select_biased};
 
 use sluice_proto::harness::{Answer, CALLS_IN_FLIGHT_MAX};
-use sluice_proto::job::Job;
+use sluice_proto::job::{Attempt, Job};
 use sluice_proto::report::{Body, Cause, Failure, Hops, RuntimeUse};
 
-use crate::api_client::{ApiClient, Call};
+use crate::api_client::ApiClient;
 use crate::limit;
 use crate::runtime::invocation::{Ended, Running, Said};
 use crate::telemetry::now_us;
+use crate::worker::asking::{Asked, Came};
 use crate::worker::job_runner::{Again, Desk, End, Ran, asked, judged};
 use crate::worker::log_streamer::{Budget, LogStreamer};
 use crate::worker::redaction::Redactor;
@@ -42,6 +43,9 @@ const OVERDUE: Duration = Duration::from_secs(60);
 /// leaves room for the other jobs of this thread.
 const SAID_AT_ONCE_MAX: u32 = 256;
 
+/// The number of a call, its answer, and whether that counts.
+type Reply = (u32, Answer, Came);
+
 /// One invocation under way.
 pub(super) struct Conversation<'a> {
     job: &'a Job,
@@ -51,10 +55,14 @@ pub(super) struct Conversation<'a> {
     log: LogStreamer,
     redactor: Arc<Redactor>,
     /// With the gateway.
-    calls: FuturesUnordered<BoxFuture<'a, (u32, Answer)>>,
+    calls: FuturesUnordered<BoxFuture<'a, Reply>>,
     /// Not yet with the gateway, in the order they were made.
     waiting: VecDeque<(u32, String, Vec<u8>)>,
     sdk_calls: u32,
+    /// The attempt as which it began.
+    attempt: Attempt,
+    /// The worst that came of a call.
+    came: Came,
     /// The one report on its way; terminated when there is none.
     sending: Fuse<BoxFuture<'static, ()>>,
     started_said: bool,
@@ -70,6 +78,7 @@ impl<'a> Conversation<'a> {
         job: &'a Job,
         runtime: RuntimeUse,
         running: Running,
+        attempt: Attempt,
         api: ApiClient,
         budget: Budget,
     ) -> Self {
@@ -84,6 +93,8 @@ impl<'a> Conversation<'a> {
             calls: FuturesUnordered::new(),
             waiting: VecDeque::new(),
             sdk_calls: 0,
+            attempt,
+            came: Came::Answered,
             sending: Fuse::terminated(),
             started_said: false,
             begun: Instant::now(),
@@ -162,7 +173,11 @@ impl<'a> Conversation<'a> {
         None
     }
 
-    fn pass_on(&mut self, (call, answer): (u32, Answer), desk: &impl Desk) {
+    fn pass_on(&mut self, (call, answer, came): Reply, desk: &impl Desk) {
+        self.came = match (self.came, came) {
+            (known, Came::Answered) | (known @ Came::Over, _) => known,
+            (_, worse) => worse,
+        };
         self.running.answer(call, answer);
         self.make_calls(desk);
     }
@@ -173,22 +188,18 @@ impl<'a> Conversation<'a> {
             let Some((number, method, args)) = self.waiting.pop_front() else {
                 return;
             };
-            let (api, job, attempt) = (self.api.clone(), self.job, desk.attempt());
+            let asked = Asked {
+                job: self.job,
+                began: self.attempt,
+                number,
+                method,
+                args,
+            };
+            let (api, look) = (self.api.clone(), desk.papers());
             self.calls.push(
                 async move {
-                    let call = Call {
-                        job: &job.id,
-                        attempt,
-                        number,
-                        method: &method,
-                        args: &args,
-                    };
-                    let answer = api.call(&job.token, &call).await.unwrap_or_else(|error| {
-                        tracing::warn!(job.id = %job.id, %attempt, %error, "An SDK call of a job has no answer");
-                        let message = error.to_string();
-                        Answer::Error { message }
-                    });
-                    (number, answer)
+                    let (answer, came) = asked.ask(api, look).await;
+                    (number, answer, came)
                 }
                 .boxed(),
             );
@@ -275,8 +286,14 @@ impl<'a> Conversation<'a> {
         }
         let end = match ended.result {
             _ if ended.aborted => End::Aborted,
+            _ if self.came == Came::Over => End::Superseded,
             Ok(result) => End::Succeeded(result),
             Err(failure) if ended.collateral => End::Failed {
+                failure: self.redacted(failure),
+                again: Again::Maybe,
+            },
+            // It may have failed for want of an answer.
+            Err(failure) if self.came == Came::Unanswered => End::Failed {
                 failure: self.redacted(failure),
                 again: Again::Maybe,
             },
@@ -304,7 +321,7 @@ impl Conversation<'_> {
     }
 }
 
-async fn next_answer(calls: &mut FuturesUnordered<BoxFuture<'_, (u32, Answer)>>) -> (u32, Answer) {
+async fn next_answer(calls: &mut FuturesUnordered<BoxFuture<'_, Reply>>) -> Reply {
     match calls.next().await {
         Some(answered) => answered,
         // There is no call to wait for.

@@ -27,6 +27,7 @@ use crate::limit;
 use crate::runtime::invocation::Invocation;
 use crate::runtime::pool::{Lease, Pool};
 use crate::telemetry::{now_ms, now_us};
+use crate::worker::asking::Look;
 use crate::worker::conversation::Conversation;
 use crate::worker::log_streamer::Budget;
 
@@ -46,6 +47,9 @@ pub struct JobRunner {
 pub trait Desk: Send + Sync {
     /// The attempt the job is at now; it rises when a delivery is adopted.
     fn attempt(&self) -> Attempt;
+
+    /// What SDK calls are made with; that may change with every adopted delivery.
+    fn papers(&self) -> Look;
 
     /// A runtime was claimed.
     fn claimed(&self, runtime: &RuntimeUse);
@@ -80,6 +84,8 @@ pub enum End {
     },
     /// It was told to end, and did.
     Aborted,
+    /// The gateway counts a later attempt that has not come here.
+    Superseded,
 }
 
 /// Whether another try of the same job can end otherwise.
@@ -150,6 +156,7 @@ impl JobRunner {
             job,
             runtime,
             running,
+            desk.attempt(),
             self.api.clone(),
             self.log_budget.clone(),
         );
@@ -164,7 +171,8 @@ impl JobRunner {
                 let message = "A flow has no bundle.";
                 return Err(Failure::new(Cause::BundleUnavailable, message));
             };
-            let fetched = self.api.bundle(digest, &job.token).await;
+            // Boxed: a request's future is large, and most jobs make none.
+            let fetched = Box::pin(self.api.bundle(digest, &job.token)).await;
             fetched.map_err(|error| {
                 again = Some(again_after(&error));
                 Failure::new(Cause::BundleUnavailable, format!("{error}."))

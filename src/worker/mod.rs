@@ -26,6 +26,7 @@
 mod consumer;
 mod office;
 
+mod asking;
 mod conversation;
 mod job_runner;
 mod log_streamer;

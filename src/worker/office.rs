@@ -4,7 +4,8 @@
 //!  start ──▶ run ──▶ verdict ──┬─ Report ─────▶ confirmed ──▶ ack
 //!                              ├─ ReportAndBury ▶ confirmed ─▶ dead, ack
 //!                              ├─ Retry ──────▶ retry queue, ack
-//!                              └─ Requeue ────▶ nack
+//!                              ├─ Requeue ────▶ nack
+//!                              └─ Forget ─────▶ ack; a later dispatch: nack
 //! ```
 //!
 //! Promise: the ack of a delivery stands behind the confirm of what came of it.
@@ -24,6 +25,7 @@ use sluice_proto::report::{Body, Cause, Failure, Finished, Hops, Outcome, Report
 
 use crate::queue::Delivery;
 use crate::telemetry::now_us;
+use crate::worker::asking::{Look, Papers};
 use crate::worker::job_runner::{Desk, End, JobRunner, Ran};
 use crate::worker::links::{Links, Unpublished};
 use crate::worker::sights::Sights;
@@ -159,7 +161,7 @@ impl Office {
             End::Failed { failure, again } => {
                 tracing::info!(job.id = %job, worker = %self.name, container, duration_ms, cause = %failure.cause, ?again, "A job failed");
             }
-            End::Aborted => {
+            End::Aborted | End::Superseded => {
                 tracing::info!(job.id = %job, worker = %self.name, container, duration_ms, "A job was ended early");
             }
         }
@@ -199,6 +201,15 @@ impl Office {
                     tracing::warn!(job.id = %job, %error, "A job could not be put into the retry queue; the broker delivers it again");
                 } else {
                     self.sights().retried(job, attempt, failure.cause, now_us());
+                }
+            }
+            Verdict::Forget => {
+                tracing::info!(job.id = %job, "A job was handed out again while it ran; this try of it counts for nothing");
+                let adopted = self.table().release(job, Instant::now());
+                self.ack_all([Some(hold), None]).await;
+                // It came after all, and is begun anew.
+                if let Some(adopted) = adopted {
+                    self.requeue(adopted).await;
                 }
             }
             Verdict::Requeue => {
@@ -320,6 +331,18 @@ fn without_content(why: &str) -> Finished {
 impl Desk for Place {
     fn attempt(&self) -> Attempt {
         self.office.table().attempt(&self.job).unwrap_or_default()
+    }
+
+    fn papers(&self) -> Look {
+        let (office, job) = (Arc::clone(&self.office), self.job.clone());
+        Arc::new(move || {
+            let table = office.table();
+            let adopted = table.adopted(&job);
+            Papers {
+                attempt: table.attempt(&job).unwrap_or_default(),
+                token: adopted.map(|hold| hold.delivery.item.token.clone()),
+            }
+        })
     }
 
     fn claimed(&self, runtime: &RuntimeUse) {

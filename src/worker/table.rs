@@ -163,6 +163,11 @@ impl<D> Table<D> {
         self.held.get(job).map(|held| held.attempt)
     }
 
+    /// The newest delivery of a running job, if it came again.
+    pub fn adopted(&self, job: &JobId) -> Option<&D> {
+        self.held.get(job)?.delivery.as_ref()
+    }
+
     /// Why somebody wants this job to end, if so.
     pub fn cancelled(&self, job: &JobId) -> Option<String> {
         self.held.get(job)?.cancelled.clone()

@@ -16,6 +16,8 @@ pub enum Verdict {
     Retry(Failure),
     /// It was not its turn: back to the queue as it was.
     Requeue,
+    /// It goes on elsewhere: what came of it here counts for nothing.
+    Forget,
 }
 
 /// Judges the end of a try. `cancelled` is the reason of whoever wants the job
@@ -24,6 +26,7 @@ pub fn after(end: End, cancelled: Option<String>, delivery: u32) -> Verdict {
     match (end, cancelled) {
         // What was done is done, whatever somebody wished meanwhile.
         (End::Succeeded(result), _) => Verdict::Report(Outcome::Succeeded { result }),
+        (End::Superseded, _) => Verdict::Forget,
         (End::Aborted, Some(reason)) => Verdict::Report(Outcome::Cancelled { reason }),
         // Ended for the sake of this process alone.
         (End::Aborted, None) => Verdict::Requeue,
@@ -119,6 +122,13 @@ mod tests {
     fn a_job_that_was_ended_for_our_sake_goes_back_whatever_its_count() {
         assert_eq!(after(End::Aborted, None, 1), Verdict::Requeue);
         assert_eq!(after(End::Aborted, None, DELIVERIES_MAX), Verdict::Requeue);
+    }
+
+    #[test]
+    fn what_counts_elsewhere_is_not_reported_here() {
+        assert_eq!(after(End::Superseded, None, 1), Verdict::Forget);
+        let reason = Some("stop".to_owned());
+        assert_eq!(after(End::Superseded, reason, 1), Verdict::Forget);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod data;
     reason = "the gateway's own tests use what these leave alone"
 )]
 mod fixture;
+mod login;
 mod provider;
 #[path = "../engine/worker.rs"]
 #[allow(

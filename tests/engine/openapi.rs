@@ -83,6 +83,7 @@ async fn furnish(fixture: &Fixture) -> Vec<(&'static str, String)> {
         ("input", "default".to_owned()),
         ("event", event),
         ("delivery", text(&found["deliveries"][0]["id"])),
+        ("schedule", "nothing".to_owned()),
         ("registry", "nobody".to_owned()),
         ("listed", "nothing".to_owned()),
     ]

@@ -157,3 +157,29 @@ async fn calls_that_do_not_fit_are_refused() {
     assert_eq!(worker.answers().len(), 2);
     assert_eq!(fixture.stop().await, 0);
 }
+
+#[async_std::test]
+async fn a_secret_that_is_gone_fails_its_events_alone() {
+    let fixture = Fixture::start().await;
+    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let secret = format!("/api/v1/projects/{}/secrets/KEY", fixture.project);
+    let value = json!({"value": "s3cret"});
+    assert_eq!(fixture.call("PUT", &secret, Some(&value)).await.0, 200);
+    let blocks = "- name: A\n  type: {appBlock: {block: pass, appInstallation: test}}\n  inputs: {default: {config: {what: !expr secrets.KEY}}}\n\
+         - name: B\n  type: {appBlock: {block: pass, appInstallation: test}}\n";
+    let flow = flow(&fixture, "f", &with(&app.installation, blocks)).await;
+    assert_eq!(fixture.call("DELETE", &secret, None).await.0, 200);
+    trigger(&fixture, &flow, "A", json!({})).await;
+    trigger(&fixture, &flow, "B", json!({})).await;
+    let events = quiet(&fixture, &flow).await;
+    let delivery = &events[0]["deliveries"][0];
+    assert_eq!(delivery["state"], "failed", "{events:#?}");
+    let error = delivery["error"].as_str().expect("an error");
+    assert_eq!(error, "`what`: the secret `KEY` does not exist");
+    assert_eq!(
+        events[1]["deliveries"][0]["state"], "done",
+        "the others go on"
+    );
+    assert_eq!(fixture.stop().await, 0);
+}

@@ -321,8 +321,7 @@ impl Lane {
             return Err(Gone::Gateway);
         }
         let reply: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let error = reply["error"].as_str().unwrap_or_default();
-        if answer.status == 409 && error.contains("is over") {
+        if answer.status == 410 {
             return Err(Gone::Job);
         }
         Ok((answer.status, reply))

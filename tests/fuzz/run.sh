@@ -13,7 +13,7 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions"
 cargo build --release --target "$target"
-for name in frames messages harness; do
+for name in frames messages harness archives; do
   echo "== $name: $seconds s"
   # New finds go to a scratch directory; the corpus here stays small.
   found=$(mktemp -d)

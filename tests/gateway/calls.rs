@@ -96,7 +96,7 @@ async fn a_job_token_opens_its_own_bundle_and_dies_with_the_job() {
     bridge
         .report(crate::fixture::finished(&job.id, 1, 1, succeeded("null")))
         .await;
-    assert_eq!(fixture.call_as(&job.token, "GET", &path, b"").await.0, 409);
+    assert_eq!(fixture.call_as(&job.token, "GET", &path, b"").await.0, 410);
 }
 
 #[async_std::test]
@@ -162,7 +162,7 @@ async fn a_call_of_an_older_attempt_is_refused() {
         .await;
     let (status, sentence) = call(&fixture, &job, 1, 4, "events.emit", json!([1])).await;
     assert!(
-        status == 409 && sentence.as_str().is_some_and(|s| s.contains("1.1")),
+        status == 410 && sentence.as_str().is_some_and(|s| s.contains("1.1")),
         "{sentence}"
     );
     assert_eq!(
@@ -182,7 +182,7 @@ async fn a_call_of_an_older_attempt_is_refused() {
         call(&fixture, &job, 2, 1, "events.emit", json!([1]))
             .await
             .0,
-        409
+        410
     );
 }
 

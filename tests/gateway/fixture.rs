@@ -78,6 +78,7 @@ impl Fixture {
             data_dir: dir.path().to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             agent_listen: "127.0.0.1:0".to_owned(),
+            public_url: None,
             disk_free_bytes_min: 0,
             registry_poll: Duration::from_secs(3_600),
             egress: EgressConfig::default(),

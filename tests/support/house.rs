@@ -22,6 +22,9 @@ use url::Url;
 use crate::support::chaos::{Chaos, Wire};
 use crate::support::process::{PATIENCE, Process, until};
 
+/// What the lending agent's local API asks for over TCP.
+pub const API_TOKEN: &str = "a-token-for-the-house";
+
 pub struct House {
     dir: tempfile::TempDir,
     control: Control,
@@ -84,6 +87,8 @@ impl Control {
             ("FLOWS_AGENT_POOL_TOKEN", text(&lender["token"])),
             ("FLOWS_POOL_SIZE", "0".into()),
             ("SLUICE_WORKERS", "1".into()),
+            ("SLUICE_AGENT_API_LISTEN", "127.0.0.1:0".into()),
+            ("SLUICE_AGENT_API_TOKEN", API_TOKEN.into()),
         ];
         let mut agent = Process::spawn(dir, "agent", "agent", &settings);
         let path = format!("/api/v1/pools/{}", text(&lender["id"]));
@@ -120,6 +125,11 @@ impl Control {
 impl House {
     /// Gateway, broker and Podman; no bridge and no worker yet.
     pub async fn build() -> Self {
+        Self::build_on(None).await
+    }
+
+    /// The same on a broker with settings of its own: an Erlang term, `advanced.config`.
+    pub async fn build_on(broker: Option<&str>) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("sluice-t-")
             .tempdir()
@@ -136,6 +146,11 @@ impl House {
         let (pool, token) = (text(&pool["id"]), text(&pool["token"]));
         let exposure = format!("/api/v1/pools/{pool}/projects/{project}");
         control.call("PUT", &exposure, json!({})).await;
+        if let Some(settings) = broker {
+            let node = dir.path().join("agent/rabbitmq");
+            std::fs::create_dir_all(&node).expect("the node's directory");
+            std::fs::write(node.join("advanced.config"), settings).expect("written");
+        }
         let agent = control.lend(dir.path()).await;
         let file = |name: &str| {
             std::fs::read_to_string(dir.path().join("agent").join(name))
@@ -201,7 +216,12 @@ impl House {
 
     /// Starts or restarts one worker, through its chaos proxy.
     pub fn start_worker(&mut self, number: u32) {
-        let settings = [
+        self.start_worker_with(number, &[]);
+    }
+
+    /// The same with other settings on top.
+    pub fn start_worker_with(&mut self, number: u32, more: &[(&'static str, String)]) {
+        let mut settings = vec![
             ("FLOWS_ENDPOINT", self.control.http.clone()),
             ("FLOWS_AGENT_POOL_ID", self.pool.clone()),
             ("FLOWS_POOL_SIZE", "1".to_owned()),
@@ -209,10 +229,18 @@ impl House {
             ("CONTAINER_HOST", self.podman.clone()),
             ("SLUICE_WORKER_NUMBER", (number + 10).to_string()),
         ];
+        settings.extend_from_slice(more);
         let name = format!("worker-{number}");
         self.workers.retain(|worker| worker.role != name);
         self.workers
             .push(Process::spawn(self.dir.path(), &name, "worker", &settings));
+    }
+
+    /// Ends every worker in order.
+    pub fn end_workers(&mut self) {
+        for mut worker in std::mem::take(&mut self.workers) {
+            worker.end();
+        }
     }
 
     /// Waits until the gateway sees the bridge with so many workers.
@@ -380,6 +408,11 @@ impl House {
 
     pub fn amqp_url(&self) -> &Url {
         &self.amqp
+    }
+
+    /// What the lending agent has logged.
+    pub fn agent_log(&self) -> String {
+        self.agent.log()
     }
 
     /// The last words of every process, for a failing assertion.

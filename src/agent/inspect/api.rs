@@ -16,12 +16,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_std::task;
 use serde_json::{Value, json};
 
-use crate::agent::inspect::check::{Look, check};
+use crate::agent::inspect::books;
 use crate::agent::inspect::metrics::{self, Counted};
 use crate::agent::inspect::queues::{by_cause, overview};
 use crate::agent::inspect::why::{Facts, why};
@@ -35,12 +33,6 @@ use crate::telemetry::{now_ms, now_us};
 pub const BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Dead letters replayed or dropped by one request.
 const DEAD_AT_ONCE_MAX: usize = 200;
-/// The oldest accepted jobs that a check knows by name, per state.
-const CHECK_LISTED_MAX: usize = 1_000;
-/// Between the two looks of a check: longer than a job needs from one place to
-/// the next, shorter than a person's patience.
-const CHECK_PAUSE: Duration = Duration::from_millis(700);
-
 /// What the process that answers knows of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Own {
@@ -69,7 +61,7 @@ pub async fn handle(
         ("GET", ["metrics"]) => Ok(metrics_reply(observer, own).await),
         ("GET", ["v1", "queues"]) => Ok(Reply::data(&overview(observer).await)),
         ("GET", ["v1", "peek", place]) => peek::peek(observer, head, place).await,
-        ("GET", ["v1", "check"]) => checked(observer).await,
+        ("GET", ["v1", "check"]) => books::checked(observer).await,
         ("GET", ["v1", "dead"]) => dead(observer, head).await,
         ("POST", ["v1", "dead", "replay"]) => end_dead(observer, body, Fate::Replayed).await,
         ("POST", ["v1", "dead", "drop"]) => end_dead(observer, body, Fate::Dropped).await,
@@ -192,60 +184,6 @@ async fn reason(observer: &Observer, id: &str) -> Result<Reply, ApiError> {
         "sentence": found.sentence,
         "worker": held.map(|(worker, _)| worker),
     })))
-}
-
-async fn checked(observer: &Observer) -> Result<Reply, ApiError> {
-    let first = look(observer).await?;
-    task::sleep(CHECK_PAUSE).await;
-    let second = look(observer).await?;
-    Ok(Reply::data(&check(&first, &second)))
-}
-
-async fn look(observer: &Observer) -> Result<Look, ApiError> {
-    let gateway = observer.gateway().map_err(|why| ApiError::new(502, why))?;
-    let mut look = Look::default();
-    // Other agents of the pool have brokers of their own.
-    let agent = observer.agent_filter();
-    for state in ["accepted", "started"] {
-        let path = format!("/live?state={state}&limit={CHECK_LISTED_MAX}{agent}");
-        let answer = gateway.get(&path).await?;
-        let ids = answer["jobs"].as_array().into_iter().flatten();
-        look.listed
-            .extend(ids.filter_map(|job| job["id"].as_str()).map(str::to_owned));
-        // Both states together; without an agent's id the pool's own counts add up.
-        match answer["held_by_agent"].as_u64() {
-            Some(held) => look.accepted = held,
-            None => look.accepted += answer["total"].as_u64().unwrap_or(0),
-        }
-    }
-    look.listed_all = look.listed.len() as u64 == look.accepted;
-    for worker in observer.ask().await.map_err(unavailable)? {
-        for held in worker.holds.iter().flat_map(|holds| &holds.jobs) {
-            let holders = look.held.entry(held.job.to_string()).or_default();
-            holders.push(worker.worker.clone());
-        }
-    }
-    let link = observer.linked().await.map_err(unavailable)?;
-    let depths = link
-        .depth()
-        .await
-        .map_err(|error| unavailable(error.to_string()))?;
-    look.ready = depths.jobs + depths.jobs_high;
-    look.retry = depths.retry;
-    look.reports = depths.reports;
-    let dead = observer.graves(|graves| graves.iter().map(|grave| grave.job.clone()).collect());
-    look.dead = dead.await.map_err(unavailable)?;
-    let asked: Vec<&String> = look.held.keys().chain(look.dead.iter().rev()).collect();
-    for some in asked.chunks(CHECK_LISTED_MAX).take(10) {
-        let states = gateway
-            .call("POST", "/states", Some(&json!({"jobs": some})))
-            .await?;
-        for (job, state) in states.as_object().into_iter().flatten() {
-            let state = state.as_str().unwrap_or_default().to_owned();
-            look.states.insert(job.clone(), state);
-        }
-    }
-    Ok(look)
 }
 
 async fn dead(observer: &Observer, head: &Head) -> Result<Reply, ApiError> {

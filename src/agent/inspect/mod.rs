@@ -14,6 +14,7 @@
 //! drop, pause.
 
 pub mod api;
+mod books;
 pub mod check;
 mod gateway;
 pub mod health;
@@ -22,6 +23,7 @@ pub mod metrics;
 pub mod observer;
 mod peek;
 pub mod queues;
+pub mod snapshot;
 pub mod why;
 
 pub use gateway::Gateway;

@@ -1,47 +1,59 @@
 //! `sluice bench depth`: what a very long queue costs.
 //!
 //! ```text
-//!  bench ─▶ the pool's own queue, until N jobs wait ─▶ queue ls ─▶ an urgent job by the API ─▶ its start
+//!  pause ─▶ gateway off ─▶ N jobs into its store and the pool's queue ─▶ gateway on
+//!    ─▶ queue ls, check, peek, trace ─▶ resume ─▶ urgent jobs by the API ─▶ their starts
 //! ```
 //!
-//! The jobs are put straight into the broker, as fast as it takes them, while
-//! bridge and workers are at work; nobody waits for their ends. What is taken
-//! is the time and the memory of everybody else.
+//! The jobs are written where they would lie after an hour's backlog: accepted
+//! in the gateway's books, confirmed in the broker's queue, with the same ids.
+//! Only the way there is short, as nobody submits a million jobs one by one.
+//! Everything that is measured is done by the real processes.
+
+mod fill;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use sluice_proto::ids::PoolId;
 use sluice_proto::queue::Names;
 
+use crate::cli::bench::depth::fill::{Backlog, fill};
 use crate::cli::bench::load::Target;
-use crate::cli::bench::{no_op, say, stats_of};
+use crate::cli::bench::{say, stats_of};
 use crate::cli::rig::{Rig, RigOptions, on_a_rig};
-use crate::queue::{Link, inspect};
+use crate::pause::{self, Mode, Order};
+use crate::queue::Link;
 use crate::shutdown::Shutdown;
-use crate::telemetry::now_us;
+use crate::telemetry::now_ms;
 
-/// Publishes on their way: what keeps the broker busy.
-const PUBLISHING_MAX: usize = 512;
-/// How often the depth is looked at while the queue fills, in jobs.
-const LOOK_EVERY: usize = 20_000;
 /// How many urgent jobs are measured.
 const URGENT: usize = 10;
 /// How long an urgent job may take.
 const URGENT_MAX_S: u64 = 60;
 /// An urgent job starts within this, in milliseconds.
 const URGENT_START_MS_MAX: f64 = 1_000.0;
-/// A look at the queues takes less than this, in milliseconds.
-const LS_MS_MAX: f64 = 2_000.0;
+/// `queue ls` and `queue check` take less than this, in milliseconds.
+const OVERVIEW_MS_MAX: f64 = 2_000.0;
+/// `queue peek` and `queue trace` take less than this, in milliseconds.
+const LOOK_MS_MAX: f64 = 1_000.0;
+/// Each look is taken so often; the slowest counts.
+const LOOKS: usize = 3;
 /// How much the memory of bridge or worker may differ, in MiB: what an
 /// allocator keeps back after a burst.
 const GROWTH_MIB_MAX: f64 = 16.0;
 /// How long bridge and workers are watched with the full queue.
 const WATCH: Duration = Duration::from_secs(5);
+/// How long the bridge may take to be back at a gateway with so many jobs.
+const SESSION_MAX: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What one queued job needs on the disk, in bytes, at most: some 1,200 in the
+/// broker, as much in the store, and twice that while logs are compacted.
+const DISK_BYTES_PER_JOB: u64 = 5 * 1024;
+/// What stays free beside it, in bytes: below it a broker takes nothing more.
+const DISK_BYTES_SPARE: u64 = 2 * 1024 * 1024 * 1024;
 
 /// Fill the queue with very many jobs, and see that nobody minds.
 ///
@@ -80,11 +92,12 @@ impl Depth {
         }
     }
 
-    async fn measure(
+    pub async fn measure(
         &self,
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
+        room_for(u64::from(self.jobs))?;
         let options = RigOptions {
             workers: self.workers,
             settings,
@@ -98,8 +111,6 @@ impl Depth {
     async fn all(&self, rig: &mut Rig) -> anyhow::Result<Value> {
         let (project, pool) = rig.project_and_pool("bench").await?;
         rig.start_agent(&pool).await?;
-        let amqp = rig.amqp_url()?;
-        let names = Names::of(&PoolId::from(pool.id.as_str()));
         let target = Target::new(rig, &project, &pool);
         for _ in 0..URGENT {
             target.submit("1", URGENT_MAX_S).await.context("warm up")?;
@@ -107,32 +118,32 @@ impl Depth {
         let before = rig.rss_mib();
 
         say(&format!("Filling the queue with {} jobs", self.jobs));
-        let link = Link::connect(&amqp, "sluice bench", &names).await?;
+        let order = Order::new(Mode::Paused, "a long queue is made", now_ms());
+        pause::write(rig.data_dir(), &order)?;
+        paused(rig).await?;
+        let backlog = Backlog {
+            project,
+            pool: pool.id.clone(),
+            jobs: u64::from(self.jobs),
+        };
         let filling = Instant::now();
-        let published = fill(&link, &pool.id, u64::from(self.jobs)).await?;
+        let oldest = rig
+            .without_gateway(async |rig: &Rig| fill(rig, &backlog).await)
+            .await?;
         let fill_s = filling.elapsed().as_secs_f64();
-        let queued = link.depth().await?.jobs;
+        in_session(&target, &pool.id).await?;
         let during = rig.rss_mib();
 
-        let looking = Instant::now();
-        let views = inspect::ls(&amqp, &names).await?;
-        let ls_ms = looking.elapsed().as_secs_f64() * 1_000.0;
-        ensure!(views.len() == 6, "all queues are seen");
+        say("Looking at them");
+        let looks = looks(rig, &oldest).await?;
+        pause::clear(rig.data_dir())?;
 
         say("Urgent jobs past all of them");
-        let (mut starts, mut ends) = (Vec::new(), Vec::new());
-        for _ in 0..URGENT {
-            let job = target.urgent("1 + 1", URGENT_MAX_S).await?;
-            let path = format!(
-                "/api/v1/jobs/{}/trace",
-                job["id"].as_str().unwrap_or_default()
-            );
-            let trace = target.get(&path).await?;
-            starts.push(since_created(&trace, "started")?);
-            ends.push(since_created(&trace, "reported")?);
-        }
+        let (starts, ends) = urgent(&target).await?;
         async_std::task::sleep(WATCH).await;
         let after = rig.rss_mib();
+        let names = Names::of(&PoolId::from(pool.id.as_str()));
+        let link = Link::connect(&rig.amqp_url()?, "sluice bench", &names).await?;
         let still = link.depth().await?.jobs;
         link.close().await;
 
@@ -141,14 +152,17 @@ impl Depth {
         let flat = ["bridge", "worker"]
             .iter()
             .all(|role| growth.get(*role).is_none_or(|mib| *mib <= GROWTH_MIB_MAX));
+        let quick = start_ms_max <= URGENT_START_MS_MAX && looks.are_quick();
+        let whole = looks.checked["ok"] == true && looks.checked["ready"] == self.jobs;
         Ok(json!({
-            "ok": flat && ls_ms <= LS_MS_MAX && start_ms_max <= URGENT_START_MS_MAX,
-            "queued": queued,
+            "ok": flat && quick && whole,
+            "queued": looks.checked["ready"],
             "queued_at_the_end": still,
-            "published": published,
-            "publish_per_s": (published as f64 / fill_s).round(),
-            "queue_ls_ms": ls_ms.round(),
+            "fill_s": fill_s.round(),
+            "look_ms": looks.ms,
+            "check": looks.checked,
             "urgent_start_ms": stats_of(&starts),
+            "urgent_starts_ms": starts,
             "urgent_start_ms_max": start_ms_max,
             "urgent_end_ms": stats_of(&ends),
             "rss_mib_before": before,
@@ -159,31 +173,108 @@ impl Depth {
     }
 }
 
-/// Publishes until so many wait, whatever is taken out meanwhile.
-async fn fill(link: &Link, pool: &str, wanted: u64) -> anyhow::Result<u64> {
-    let mut publishing = FuturesUnordered::new();
-    let mut published = 0u64;
-    loop {
-        for _ in 0..LOOK_EVERY {
-            if publishing.len() >= PUBLISHING_MAX {
-                let confirmed: Result<(), crate::queue::Error> =
-                    publishing.next().await.unwrap_or(Ok(()));
-                confirmed?;
+/// What a person's looks at the full queue took and found.
+struct Looks {
+    /// By command: the slowest of [`LOOKS`], in milliseconds.
+    ms: BTreeMap<&'static str, f64>,
+    checked: Value,
+}
+
+impl Looks {
+    fn are_quick(&self) -> bool {
+        self.ms.iter().all(|(command, ms)| match *command {
+            "ls" | "check" => *ms <= OVERVIEW_MS_MAX,
+            _ => *ms <= LOOK_MS_MAX,
+        })
+    }
+}
+
+/// Every command as a person types it, from its start to its end.
+async fn looks(rig: &Rig, job: &str) -> anyhow::Result<Looks> {
+    let commands: [(&'static str, &[&str]); 4] = [
+        ("ls", &["ls"]),
+        ("check", &["check"]),
+        ("peek", &["peek", "ready"]),
+        ("trace", &["trace", job]),
+    ];
+    let mut looks = Looks {
+        ms: BTreeMap::new(),
+        checked: Value::Null,
+    };
+    for (name, words) in commands {
+        for _ in 0..LOOKS {
+            let (seen, took) = rig.queue(words).await?;
+            let ms = looks.ms.entry(name).or_default();
+            *ms = ms.max((took.as_secs_f64() * 1_000.0).round());
+            match name {
+                "check" => looks.checked = seen,
+                "peek" => ensure!(
+                    seen["jobs"].as_array().is_some_and(|jobs| jobs.len() == 20),
+                    "20 of very many jobs are peeked at: {seen}"
+                ),
+                "trace" => ensure!(seen["job"] == job, "it is the job's trace: {seen}"),
+                _ => {}
             }
-            let mut job = no_op();
-            job.pool = PoolId::from(pool);
-            publishing.push(async move { link.publish_job(&job, now_us()).await });
-            published += 1;
-        }
-        let depth = link.depth().await?.jobs;
-        say(&format!("  {depth} wait, {published} were put in"));
-        if depth >= wanted {
-            while let Some(confirmed) = publishing.next().await {
-                confirmed?;
-            }
-            return Ok(published);
         }
     }
+    Ok(looks)
+}
+
+/// Milliseconds from creation to start, and to the end, of some urgent jobs.
+async fn urgent(target: &Target) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..URGENT {
+        let job = target.urgent("1 + 1", URGENT_MAX_S).await?;
+        let id = job["id"].as_str().unwrap_or_default();
+        let trace = target.get(&format!("/api/v1/jobs/{id}/trace")).await?;
+        starts.push(since_created(&trace, "started")?);
+        ends.push(since_created(&trace, "reported")?);
+    }
+    Ok((starts, ends))
+}
+
+/// Waits until no worker takes jobs any more.
+async fn paused(rig: &Rig) -> anyhow::Result<()> {
+    let until = Instant::now() + SESSION_MAX;
+    loop {
+        let (queues, _) = rig.queue(&["ls"]).await?;
+        if queues[0]["role"] == "jobs" && queues[0]["consumers"] == 0 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "the workers go on: {queues}");
+        async_std::task::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until the gateway has the bridge's session again.
+async fn in_session(target: &Target, pool: &str) -> anyhow::Result<()> {
+    let until = Instant::now() + SESSION_MAX;
+    loop {
+        let seen = target.get(&format!("/api/v1/pools/{pool}")).await?;
+        if seen["connected_agents"] == 1 {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < until,
+            "the bridge does not come back: {seen}"
+        );
+        async_std::task::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Refuses before anything is started if the disk is too small for all of it.
+fn room_for(jobs: u64) -> anyhow::Result<()> {
+    let dir = std::env::temp_dir();
+    let needed = jobs * DISK_BYTES_PER_JOB + DISK_BYTES_SPARE;
+    let free = crate::disk::free_bytes(&dir).unwrap_or(u64::MAX);
+    ensure!(
+        free >= needed,
+        "{jobs} jobs need {} MiB on the disk of {}, and {} are free: free some, or fill in fewer with --jobs",
+        needed >> 20,
+        dir.display(),
+        free >> 20
+    );
+    Ok(())
 }
 
 /// Milliseconds from a job's creation to a hop.

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::cli::bench::flows::EXECUTIONS_PER_S_MIN;
 use crate::cli::bench::plot;
 
 /// Name of the table that is written.
@@ -53,7 +54,7 @@ pub fn markdown(summary: &Value, command: &str) -> String {
         let verdict = match row.holds {
             Some(true) => "holds",
             Some(false) => "**missed**",
-            None => "",
+            None => "not measured",
         };
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -114,17 +115,19 @@ fn rows(summary: &Value) -> Vec<Row> {
             measured: format!("{} jobs/s", shown(of("/api_jobs_per_s"))),
             holds: of("/api_jobs_per_s").map(|rate| rate >= 2_500.0),
         },
+        chain(summary),
     ];
     rows.extend(memory(summary));
-    if of("/resume_ms/p50").is_some() {
-        rows.push(most(
-            summary,
-            "call on a paused runtime, p50",
-            "/resume_ms/p50",
-            30.0,
-            "ms",
-        ));
-    }
+    rows.push(most(
+        summary,
+        "call on a paused runtime, p50",
+        "/resume_ms/p50",
+        30.0,
+        "ms",
+    ));
+    rows.push(crowd(summary));
+    rows.extend(depth(summary));
+    rows.push(faults(summary));
     rows
 }
 
@@ -210,6 +213,71 @@ fn pipeline(summary: &Value) -> Row {
     }
 }
 
+fn crowd(summary: &Value) -> Row {
+    let share = number(summary, "/crowd/longest_by_mean");
+    Row {
+        what: "100 identities with 20 jobs each on 12 runtimes",
+        target: "all end, none waits more than 3 × the mean".into(),
+        measured: format!(
+            "{} jobs/s, the longest wait {} × the mean",
+            shown(number(summary, "/crowd/jobs_per_s")),
+            shown(share)
+        ),
+        holds: share.map(|share| share <= 3.0),
+    }
+}
+
+/// Measured by `--all` alone.
+fn depth(summary: &Value) -> Vec<Row> {
+    let start = number(summary, "/depth/urgent_start_ms_max");
+    let queued = number(summary, "/depth/queued");
+    let growth =
+        ["bridge", "worker"].map(|role| number(summary, &format!("/depth/growth_mib/{role}")));
+    let most = growth.into_iter().flatten().reduce(f64::max);
+    let ok = summary.pointer("/depth/ok").and_then(Value::as_bool);
+    vec![
+        Row {
+            what: "memory of bridge and workers with 1,000,000 queued jobs",
+            target: "does not grow".into(),
+            measured: format!("by {} MiB with {} jobs", shown(most), shown(queued)),
+            holds: ok,
+        },
+        Row {
+            what: "start of an urgent job past all of them, slowest",
+            target: "≤ 1 s".into(),
+            measured: format!("{} ms", shown(start)),
+            holds: start.map(|ms| ms <= 1_000.0),
+        },
+    ]
+}
+
+/// Measured by `--all` alone.
+fn faults(summary: &Value) -> Row {
+    let lost = number(summary, "/faults/lost");
+    let recovery = number(summary, "/faults/recovery_s_max");
+    Row {
+        what: "every process killed while jobs run",
+        target: "0 jobs lost, consuming again ≤ 5 s".into(),
+        measured: format!(
+            "{} lost of {}, again after {} s",
+            shown(lost),
+            shown(number(summary, "/faults/jobs")),
+            shown(recovery)
+        ),
+        holds: lost.zip(recovery).map(|(lost, s)| lost == 0.0 && s <= 5.0),
+    }
+}
+
+fn chain(summary: &Value) -> Row {
+    let rate = number(summary, "/flow_executions_per_s");
+    Row {
+        what: "flow: 1,000 events through a chain of ten blocks",
+        target: format!("≥ {EXECUTIONS_PER_S_MIN} block executions/s"),
+        measured: format!("{}/s", shown(rate)),
+        holds: rate.map(|rate| rate >= EXECUTIONS_PER_S_MIN),
+    }
+}
+
 fn shown(value: Option<f64>) -> String {
     match value {
         None => "?".into(),
@@ -238,6 +306,7 @@ fn bars(summary: &Value) -> Vec<plot::Chart> {
                 bar("two bare hops", "/two_hop_per_s"),
                 bar("broker to report", "/pipeline_jobs_per_s"),
                 bar("API to result", "/api_jobs_per_s"),
+                bar("blocks of a flow", "/flow_executions_per_s"),
                 bar("BullMQ, sandboxed", "/floors/bullmq/per_s"),
             ],
         ),

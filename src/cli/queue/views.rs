@@ -100,10 +100,7 @@ pub fn trace(trace: &Value) -> String {
     ];
     let mut moments: Vec<(u64, Vec<String>)> = Vec::new();
     for hop in items(&trace["hops"]) {
-        let name = match (hop["name"].as_str(), trace["origin"].as_str()) {
-            (Some("claimed"), Some(origin)) => format!("claimed ({origin} runtime)"),
-            (name, _) => name.unwrap_or_default().to_owned(),
-        };
+        let name = hop_name(hop, trace);
         moments.push((
             hop["at_us"].as_u64().unwrap_or(0),
             vec![cell(hop.get("attempt")), name],
@@ -164,6 +161,20 @@ pub fn why(why: &Value) -> String {
     format!("{}: {}", cell(why.get("reason")), cell(why.get("sentence")))
 }
 
+fn hop_name(hop: &Value, trace: &Value) -> String {
+    match (hop["name"].as_str(), trace["origin"].as_str()) {
+        (Some("claimed"), Some(origin)) => format!("claimed ({origin} runtime)"),
+        // An attempt that was given up ran elsewhere than the trace's own.
+        (Some(name), _) if hop["worker"].is_string() => format!(
+            "{name} ({} runtime {} of {})",
+            cell(hop.get("origin")),
+            cell(hop.get("container")),
+            cell(hop.get("worker"))
+        ),
+        (name, _) => name.unwrap_or_default().to_owned(),
+    }
+}
+
 pub fn check(report: &Value) -> String {
     let places = ["ready", "in_flight", "retry", "dead"];
     let counts = places.map(|place| format!("{} {}", report[place], place.replace('_', " ")));
@@ -205,7 +216,7 @@ pub fn event(event: &Value) -> String {
 pub fn left(overview: &Value) -> Option<u64> {
     let queues = items(&overview["queues"]);
     let mut left = 0;
-    for role in ["jobs", "jobs.high", "retry", "reports"] {
+    for role in ["jobs", "jobs.high", "retry", "retry.high", "reports"] {
         left += queues.iter().find(|view| view["role"] == role)?["depth"].as_u64()?;
     }
     for worker in items(&overview["workers"]) {
@@ -296,12 +307,12 @@ mod tests {
     #[test]
     fn what_is_left_is_known_only_when_everybody_was_asked() {
         let queue = |role: &str, depth: u64| json!({"role": role, "depth": depth});
-        let roles = ["jobs", "jobs.high", "retry", "reports"];
+        let roles = ["jobs", "jobs.high", "retry", "retry.high", "reports"];
         let mut overview = json!({
             "queues": roles.map(|role| queue(role, 2)),
             "workers": [{"holds": {"jobs_total": 5}}],
         });
-        assert_eq!(left(&overview), Some(13));
+        assert_eq!(left(&overview), Some(15));
         overview["workers"][0]["holds"] = Value::Null;
         assert_eq!(left(&overview), None);
     }

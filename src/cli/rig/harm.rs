@@ -10,7 +10,6 @@
 //! later process with that number is taken for it), and the containers that
 //! carry that agent's id.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -196,10 +195,31 @@ impl Rig {
             async_std::task::sleep(stopped).await;
             return signal(pid, Signal::SIGCONT);
         }
+        self.await_gateway_end().await?;
+        self.start_gateway_again().await
+    }
+
+    /// Does something while there is no gateway; it is back, or the error told, afterwards.
+    pub async fn without_gateway<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        signal(self.gateway.id().cast_signed(), Signal::SIGTERM)?;
+        self.await_gateway_end().await?;
+        let done = work(self).await?;
+        self.start_gateway_again().await?;
+        Ok(done)
+    }
+
+    async fn await_gateway_end(&mut self) -> anyhow::Result<()> {
         // `status` closes standard input, which is another way of telling it to end.
         timeout(RETURN_MAX, self.gateway.status())
             .await
             .context("the gateway does not end")??;
+        Ok(())
+    }
+
+    async fn start_gateway_again(&mut self) -> anyhow::Result<()> {
         let address = |url: &str| {
             url.split_once("://")
                 .map_or(url, |(_, rest)| rest)
@@ -235,8 +255,7 @@ impl Rig {
     /// Harms every runtime of the rig's agent at once, through Podman: their
     /// processes belong to other users of its namespace.
     async fn harm_runtimes(&self, harm: Harm, stopped: Duration) -> anyhow::Result<()> {
-        let id = std::fs::read_to_string(self.agent_id_file()).context("read the agent's id")?;
-        let filter = format!("label=io.sluice.agent={}", id.trim());
+        let filter = format!("label=io.sluice.agent={}", self.agent_id()?);
         let listed = run_podman(&["ps", "--quiet", "--filter", &filter]).await?;
         let containers: Vec<&str> = listed.lines().collect();
         if containers.is_empty() {
@@ -248,10 +267,6 @@ impl Rig {
             tell_containers(Signal::SIGCONT, &containers).await;
         }
         Ok(())
-    }
-
-    fn agent_id_file(&self) -> PathBuf {
-        self.dir.path().join("agent/id")
     }
 }
 

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
-use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, unpack};
+use crate::gateway::bundles::Stored;
+use crate::gateway::bundles::archive::{ARCHIVE_BYTES_MAX, CODE_BYTES_MAX, Code, unpack};
 use crate::gateway::directory::new_id;
-use crate::gateway::engine::run::VersionCode;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::{Head, Reply};
@@ -38,9 +38,9 @@ pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<R
         id: new_id(),
         project,
         name,
-        origin: None,
         description: None,
         style: None,
+        origin: None,
         created_us: now_us(),
     };
     gateway.store.create_app(app.clone()).await?;
@@ -118,16 +118,16 @@ pub async fn add_version(
             "`version` is not a semantic version such as 1.2.3 or 1.2.3-beta.1",
         ));
     }
-    let code = store_code(gateway, code).await?;
+    let stored = store_code(gateway, code).await?;
     let version = Version {
         id: new_id(),
         app: app.id,
         project: app.project,
         registry: None,
         version: number,
-        digest: code.digest,
-        code_bytes: code.code_bytes,
-        ui_digest: code.ui_digest,
+        digest: stored.digest,
+        code_bytes: stored.code_bytes,
+        ui_digest: stored.ui_digest,
         draft,
         created_us: now_us(),
     };
@@ -136,19 +136,12 @@ pub async fn add_version(
 }
 
 /// Stores code beside the store; nothing is a version of it yet.
-pub async fn store_code(gateway: &Gateway, code: Code) -> Result<VersionCode, ApiError> {
+pub async fn store_code(gateway: &Gateway, code: Code) -> Result<Stored, ApiError> {
     if code.code.iter().all(u8::is_ascii_whitespace) {
         return Err(ApiError::bad("`code` is empty"));
     }
     gateway.disk.check()?;
-    Ok(VersionCode {
-        code_bytes: code.code.len() as u64,
-        digest: gateway.bundles.put(code.code).await?,
-        ui_digest: match code.ui {
-            Some(ui) => Some(gateway.bundles.put(ui).await?),
-            None => None,
-        },
-    })
+    Ok(gateway.bundles.put_code(code).await?)
 }
 
 async fn from_archive(body: Body) -> Result<Code, ApiError> {

@@ -59,7 +59,7 @@ pub async fn log(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, 
     ))
 }
 
-/// Events that were announced and may still come.
+/// Events that were announced, and whether they came.
 pub async fn pending(gateway: &Gateway, caller: &Caller, flow: &str) -> Result<Reply, ApiError> {
     flows::find(gateway, caller, flow).await?;
     let most = u32::try_from(EVENTS_MAX).unwrap_or(u32::MAX);

@@ -53,6 +53,9 @@ pub async fn get(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, 
     shown["definition"] = json!(flow.definition);
     shown["open"] = json!(gateway.store.open_in_flow(id).await?);
     shown["deliveries"] = json!(gateway.store.delivery_counts(id).await?);
+    let ahead = gateway.store.ahead_in_flow(id).await?;
+    shown["jobs"] = json!(ahead.jobs);
+    shown["next_timer_ms"] = json!(ahead.next_timer_ms);
     Ok(Reply::data(&shown))
 }
 

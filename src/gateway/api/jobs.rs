@@ -154,6 +154,7 @@ pub async fn trace(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<
     };
     let calls = gateway.store.calls(seq, CALLS_MAX).await?;
     let logs = gateway.store.log_sizes(seq).await?;
+    view::add_tried(&mut trace, &gateway.store.tried(seq).await?);
     view::add_traces(&mut trace, &calls, &logs);
     Ok(Reply::data(&trace))
 }

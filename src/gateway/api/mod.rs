@@ -13,6 +13,7 @@ mod pools;
 mod projects;
 mod registries;
 pub(in crate::gateway) mod request;
+mod schedules;
 mod secrets;
 
 use std::sync::Arc;
@@ -149,6 +150,36 @@ async fn flow_routes(
         }
         ("DELETE", ["projects", id, "secrets", key]) => {
             secrets::delete(gateway, caller, id, key).await
+        }
+        _ => schedule_routes(gateway, caller, head, path, body).await,
+    }
+}
+
+/// When apps and blocks are called by the clock.
+async fn schedule_routes(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    head: &Head,
+    path: &[&str],
+    body: &[u8],
+) -> Result<Reply, ApiError> {
+    let (app, block) = (schedules::Of::Installation, schedules::Of::Block);
+    match (head.method.as_str(), path) {
+        ("GET", ["installations", id, "schedules"]) => {
+            schedules::list(gateway, caller, app, id).await
+        }
+        ("PUT", ["installations", id, "schedules", key]) => {
+            schedules::customize(gateway, caller, (app, id, key), body).await
+        }
+        ("DELETE", ["installations", id, "schedules", key]) => {
+            schedules::reset(gateway, caller, (app, id, key)).await
+        }
+        ("GET", ["blocks", id, "schedules"]) => schedules::list(gateway, caller, block, id).await,
+        ("PUT", ["blocks", id, "schedules", key]) => {
+            schedules::customize(gateway, caller, (block, id, key), body).await
+        }
+        ("DELETE", ["blocks", id, "schedules", key]) => {
+            schedules::reset(gateway, caller, (block, id, key)).await
         }
         (method, _) => Err(no_route(method, &head.path)),
     }

@@ -61,9 +61,9 @@ pub async fn create(gateway: &Gateway, caller: &Caller, body: &[u8]) -> Result<R
         id: new_id(),
         project,
         name: name(&fields.required_text("name")?)?,
-        origin: None,
         description: description.filter(|text| !text.is_empty()),
         style: style(&mut fields, "blockStyle")?,
+        origin: None,
         created_us: now_us(),
     };
     gateway.store.create_app(app.clone()).await?;

@@ -83,6 +83,21 @@ pub enum Error {
     NoSuchSecret(String),
 }
 
+impl Error {
+    /// The sentence, with the field whose source is the reason where there is one.
+    pub fn in_fields(&self, sources: &BTreeMap<String, String>) -> String {
+        let Self::NoSuchSecret(key) = self else {
+            return self.to_string();
+        };
+        let mut fields = sources.iter();
+        let field = fields.find(|(_, source)| references(source).secrets.contains(key));
+        field.map_or_else(
+            || self.to_string(),
+            |(field, _)| format!("`{field}`: {self}"),
+        )
+    }
+}
+
 /// The fields of one config, divided.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Divided {

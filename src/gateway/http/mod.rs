@@ -5,17 +5,18 @@
 
 mod endpoints;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::gateway::auth::{Caller, JobCaller};
-use crate::gateway::bundles::ARCHIVE_BYTES_MAX;
+use crate::gateway::bundles::archive::ARCHIVE_BYTES_MAX;
 use crate::gateway::engine::definition::DEFINITION_BYTES_MAX;
 use crate::gateway::engine::run::SECRET_BYTES_MAX;
 use crate::gateway::error::ApiError;
-use crate::gateway::{Gateway, agent_api, api, clients, pool_api};
+use crate::gateway::{Gateway, agent_api, api, clients, oauth, pool_api};
 use crate::http::{Listener, Request, Routes};
 
 // The door's values keep the names the gateway's handlers know.
@@ -67,9 +68,11 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             Ok(Reply::data(&api::health()))
         }
         (_, ["api", "v1", rest @ ..]) => {
-            let caller = Caller::check(gateway, credential)?;
-            let body = request.body(body_max(rest)).await?;
-            api::handle(gateway, &caller, head, rest, body).await
+            let caller = Caller::of(gateway, credential, &head.method, &path).await?;
+            let parts: Vec<_> = rest.iter().map(|part| decoded(part)).collect();
+            let parts: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
+            let body = request.body(body_max(&parts)).await?;
+            api::handle(gateway, &caller, head, &parts, body).await
         }
         ("GET", ["agent", "v1", "bundles", digest]) => {
             let caller = JobCaller::check(gateway, credential)?;
@@ -87,13 +90,39 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             pool_api::handle(gateway, &caller, head, pool, rest, &body).await
         }
         (method, ["cli" | "provider", ..]) => {
-            let caller = Caller::check(gateway, credential)?;
+            let caller = Caller::of(gateway, credential, method, &path).await?;
             let body = request.body(client_body_max(&path)).await?;
             clients::handle(gateway, &caller, method, &path, &body).await
         }
+        (_, ["oauth" | ".well-known", ..]) => oauth::serve(gateway, request, &path).await,
         (_, ["endpoints", whose, ..]) => endpoints::serve(gateway, request, whose).await,
         (method, _) => Err(no_route(method, &head.path)),
     }
+}
+
+/// A part of a path as it was meant: names of blocks have spaces.
+fn decoded(part: &str) -> Cow<'_, str> {
+    if !part.contains('%') {
+        return Cow::Borrowed(part);
+    }
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let pair = after
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn body_max(path: &[&str]) -> u64 {
@@ -115,5 +144,24 @@ fn client_body_max(path: &[&str]) -> u64 {
         ["provider", "apps", _] => CONFIG_BODY_BYTES_MAX,
         ["provider", "organization", _] => SECRET_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decoded;
+
+    #[test]
+    fn a_part_of_a_path_is_decoded_once() {
+        for (part, meant) in [
+            ("Step%201", "Step 1"),
+            ("a+b", "a+b"),
+            ("100%", "100%"),
+            ("%zz%c3%bc%2", "%zzü%2"),
+            ("%2541", "%41"),
+            ("%2F", "/"),
+        ] {
+            assert_eq!(decoded(part), meant);
+        }
     }
 }

@@ -18,7 +18,7 @@ use sluice_proto::report::{
 use crate::gateway::lifecycle::{Applied, Denial, End, Event};
 use crate::gateway::line::state::{Inner, Live};
 use crate::gateway::line::{Line, Outbox, Plan, view};
-use crate::store::jobs::{self, Ending, JobWrite};
+use crate::store::jobs::{self, Ending, JobWrite, Tried};
 use crate::telemetry::now_us;
 
 /// Names longer than this are cut: they come from outside and are kept and shown.
@@ -126,6 +126,7 @@ impl Line {
         live.progress.agent.get_or_insert_with(|| agent.clone());
         match report.body {
             Body::Started { runtime } if changed => {
+                live.leave(attempt, plan);
                 live.note_runtime(&report.worker, Some(&runtime));
                 live.progress.started_us = Some(report.at_us);
                 live.touch(plan);
@@ -137,6 +138,7 @@ impl Line {
                 live.log(attempt, lines, plan);
             }
             Body::Finished(finished) if changed => {
+                live.leave(attempt, plan);
                 live.note_runtime(&report.worker, finished.runtime.as_ref());
                 live.finish(attempt, *finished, plan);
                 plan.ended.push(live.spec.id.clone());
@@ -186,6 +188,24 @@ impl Live {
         if let Some(runtime) = runtime {
             self.progress.container = Some(short(&runtime.container));
             self.progress.origin = Some(runtime.origin.as_str());
+        }
+    }
+
+    /// Before an attempt's start is noted: an earlier one that had started is kept.
+    fn leave(&mut self, attempt: Attempt, plan: &mut Plan) {
+        let earlier = self.started_as.replace(attempt);
+        if let Some(earlier) = earlier.filter(|earlier| *earlier < attempt)
+            && let Some(started_us) = self.progress.started_us
+        {
+            plan.writes.push(JobWrite::Tried(Tried {
+                job: self.spec.seq,
+                dispatch: earlier.dispatch,
+                delivery: earlier.delivery,
+                started_us,
+                worker: self.progress.worker.clone(),
+                container: self.progress.container.clone(),
+                origin: self.progress.origin,
+            }));
         }
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Live {
     pub log_bytes: usize,
     pub log_bytes_dropped: u64,
     pub calls: u32,
+    /// The attempt that `progress` tells the start of.
+    pub started_as: Option<Attempt>,
     pub rejections: u32,
     pub rejected: Option<String>,
     waiters: Vec<oneshot::Sender<Arc<Vec<u8>>>>,
@@ -350,6 +352,7 @@ impl Live {
             log_bytes: 0,
             log_bytes_dropped: 0,
             calls: 0,
+            started_as: None,
             rejections: 0,
             rejected: None,
             waiters: Vec::new(),
@@ -370,6 +373,7 @@ impl Live {
             },
             cancelling: progress.cancel_us.is_some(),
         };
+        live.started_as = progress.started_us.map(|_| live.state.attempt);
         live.progress = progress;
         Ok(live)
     }

@@ -8,7 +8,7 @@ use sluice_proto::report::{Failure, Hops, Outcome};
 
 use crate::gateway::dispatch::Waiting;
 use crate::store::calls::Call;
-use crate::store::jobs::{Ending, LogSize, Progress, Spec};
+use crate::store::jobs::{Ending, LogSize, Progress, Spec, Tried};
 
 /// The job object without its outcome.
 fn object(spec: &Spec, progress: &Progress) -> Map<String, Value> {
@@ -165,8 +165,31 @@ pub fn trace(spec: &Spec, progress: &Progress, ending: Option<&Ending>) -> Value
     })
 }
 
-/// Adds what each attempt of a job left behind: its SDK calls and its log. Of an
-/// attempt that was given up this is all there is.
+/// Adds the starts of earlier attempts to the hops, each in its place.
+pub fn add_tried(trace: &mut Value, tried: &[Tried]) {
+    let Some(hops) = trace["hops"].as_array_mut() else {
+        return;
+    };
+    hops.extend(tried.iter().map(|tried| {
+        json!({
+            "name": "started",
+            "at_us": tried.started_us,
+            "attempt": format!("{}.{}", tried.dispatch, tried.delivery),
+            "worker": tried.worker.as_deref(),
+            "container": tried.container.as_deref(),
+            "origin": tried.origin,
+        })
+    }));
+    hops.sort_by_key(|hop| hop["at_us"].as_u64());
+    let mut previous = None;
+    for hop in hops {
+        let at = hop["at_us"].as_u64().unwrap_or(0);
+        hop["since_previous_us"] = at.saturating_sub(previous.unwrap_or(at)).into();
+        previous = Some(at);
+    }
+}
+
+/// Adds what each attempt of a job left behind: its SDK calls and its log.
 pub fn add_traces(trace: &mut Value, calls: &[Call], logs: &[LogSize]) {
     let mut attempts = BTreeMap::<(u32, u32), (u64, u64, u64)>::new();
     for log in logs {
@@ -225,6 +248,34 @@ mod tests {
             purpose: None,
             replay_of: None,
         }
+    }
+
+    #[test]
+    fn an_earlier_attempt_s_start_stands_where_it_was() {
+        let mut trace = json!({"hops": [
+            {"name": "created", "at_us": 10}, {"name": "started", "at_us": 90, "attempt": "1.2"},
+        ]});
+        let tried = Tried {
+            job: 1,
+            dispatch: 1,
+            delivery: 1,
+            started_us: 40,
+            worker: Some("w".into()),
+            container: None,
+            origin: Some("cold"),
+        };
+        add_tried(&mut trace, &[tried]);
+        let hops = trace["hops"].as_array().expect("hops");
+        let seen: Vec<_> = hops
+            .iter()
+            .map(|hop| (hop["at_us"].clone(), hop["since_previous_us"].clone()))
+            .collect();
+        let expected = [(10, 0), (40, 30), (90, 50)].map(|(at, since)| (json!(at), json!(since)));
+        assert_eq!(seen, expected);
+        assert_eq!(
+            (&hops[1]["attempt"], &hops[1]["worker"]),
+            (&json!("1.1"), &json!("w"))
+        );
     }
 
     #[test]

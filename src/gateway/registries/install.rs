@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api_client::{Download, Downloaded, download};
-use crate::gateway::bundles::{ARCHIVE_BYTES_MAX, Code, unpack};
+use crate::gateway::bundles::archive::{ARCHIVE_BYTES_MAX, Code, unpack};
 use crate::gateway::directory::new_id;
 use crate::gateway::error::ApiError;
 use crate::gateway::registries::{FRESH_MS, Registries, choice, index, not_fetched, now};
@@ -176,33 +176,28 @@ impl Registries {
                     id: new_id(),
                     project: String::new(),
                     name: listed.name.clone(),
+                    description: listed.description.clone(),
+                    style: listed.style.clone(),
                     origin: Some(Origin {
                         registry: registry.id.clone(),
                         key: listed.key.clone(),
                     }),
-                    description: listed.description.clone(),
-                    style: listed.style.clone(),
                     created_us: now_us(),
                 };
                 self.store.create_app(app.clone()).await?;
                 app
             }
         };
-        let code_bytes = code.code.len() as u64;
-        let digest = self.bundles.put(code.code).await?;
-        let ui_digest = match code.ui {
-            Some(ui) => Some(self.bundles.put(ui).await?),
-            None => None,
-        };
+        let stored = self.bundles.put_code(code).await?;
         let version = Version {
             id: new_id(),
             app: app.id,
             project: app.project,
             registry: Some(registry.id.clone()),
             version: version.version.clone(),
-            digest,
-            code_bytes,
-            ui_digest,
+            digest: stored.digest,
+            code_bytes: stored.code_bytes,
+            ui_digest: stored.ui_digest,
             draft: false,
             created_us: now_us(),
         };

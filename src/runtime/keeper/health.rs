@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::FutureExt;
 
 use crate::backoff::jitter;
-use crate::runtime::keeper::{Done, HEAL, Keeper};
+use crate::runtime::keeper::{AWAY, Done, HEAL, Keeper};
 use crate::runtime::ledger::NETWORKS;
 use crate::runtime::sandbox::Host;
 use crate::runtime::{Error, Runtime, reaper};
@@ -73,7 +73,10 @@ impl<R: Runtime> Keeper<R> {
         if self.shared.ledger().refusing() != Some(&reason) {
             tracing::warn!(%error, "No runtime can be started at present");
         }
-        self.heal_later();
+        match error {
+            Error::Away { .. } => self.heal_at = Instant::now() + AWAY,
+            _ => self.heal_later(),
+        }
         self.shared.change(|ledger| {
             let refused = NETWORKS.map(|network| ledger.refuse(network, &reason));
             refused.into_iter().flatten().collect()

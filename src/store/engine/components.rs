@@ -121,6 +121,7 @@ pub async fn delete(tx: &mut Tx, id: &str, installation: Option<&str>) -> Result
         "DELETE FROM components WHERE id = ?",
         "DELETE FROM prompts WHERE component = ?",
         "DELETE FROM timers WHERE component = ?",
+        "DELETE FROM custom_schedules WHERE component = ?",
     ] {
         sqlx::query(text).bind(id).execute(&mut *tx).await?;
     }

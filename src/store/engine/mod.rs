@@ -9,6 +9,8 @@ pub mod events;
 pub mod flows;
 pub mod installations;
 pub mod pendings;
+pub mod quiet;
+pub mod schedules;
 pub mod secrets;
 pub mod steps;
 pub mod timers;

@@ -207,7 +207,7 @@ mod tests {
             Ok::<_, Error>(Some(sealed.clone()))
         });
         assert_eq!(renewed.await.expect("renewed"), 1);
-        let there = values(&mut *store.reader().await.expect("a reader"), "p").await;
+        let there = values(&mut store.reader().await.expect("a reader"), "p").await;
         assert_eq!(there.expect("read").get("K"), Some(&sealed));
         assert!(!is_on_the_disk(dir.path()));
         let nothing = writer.renew_secrets(|_, _, _| Ok::<_, Error>(None));

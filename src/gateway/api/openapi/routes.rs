@@ -255,6 +255,23 @@ pub const ROUTES: &[Route] = &[
         "What an app's handlers wrote",
         "Line[]",
     ),
+    get(
+        "/installations/{installation}/schedules",
+        "When an app is called by the clock",
+        "Schedule[]",
+    ),
+    route(
+        "PUT",
+        "/installations/{installation}/schedules/{schedule}",
+        "Customize a schedule",
+        "o",
+        "Schedule[]",
+    ),
+    delete(
+        "/installations/{installation}/schedules/{schedule}",
+        "Leave a schedule to the app",
+        "Schedule[]",
+    ),
     // Flows.
     get("/flows", "List flows", "Flow[]").asks("*project:s"),
     make("/flows", "Make a flow", "NewFlow", "Flow"),
@@ -317,5 +334,22 @@ pub const ROUTES: &[Route] = &[
         "/blocks/{block}/log",
         "What a block's handlers wrote",
         "Line[]",
+    ),
+    get(
+        "/blocks/{block}/schedules",
+        "When a block is called by the clock",
+        "Schedule[]",
+    ),
+    route(
+        "PUT",
+        "/blocks/{block}/schedules/{schedule}",
+        "Customize a schedule",
+        "o",
+        "Schedule[]",
+    ),
+    delete(
+        "/blocks/{block}/schedules/{schedule}",
+        "Leave a schedule to the app",
+        "Schedule[]",
     ),
 ];

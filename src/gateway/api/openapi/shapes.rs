@@ -66,7 +66,10 @@ pub const SHAPES: &[(&str, &str)] = &[
         "job:s kind:s state:s(queued|dispatched|accepted|started|succeeded|failed|cancelled) attempt:s? worker:s? container:s? origin:s? replay_of:s? \
          log_bytes_dropped:i? hops:Hop[] calls:TracedCall[] log_bytes:i attempts:o[]",
     ),
-    ("Hop", "name:s at_us:i since_previous_us:i *attempt:s"),
+    (
+        "Hop",
+        "name:s at_us:i since_previous_us:i *attempt:s *worker:s? *container:s? *origin:s?",
+    ),
     ("TracedCall", "number:i attempt:s method:s at_us:i error:s?"),
     (
         "Call",
@@ -89,11 +92,16 @@ pub const SHAPES: &[(&str, &str)] = &[
     ("Pairs", "pairs:Pair[] next:s?"),
     ("Pair", "key:s *value:a? *updatedAt:i *ttl:i *lock:o"),
     ("Line", "job:s kind:s at_us:i level:s text:s"),
+    (
+        "Schedule",
+        "key:s description:s? customizable:b definition:o customized:o? next_ms:i?",
+    ),
     ("NewFlow", "project:s name:s"),
     ("Flow", "id:s project:s name:s created_ms:i"),
     (
         "WholeFlow",
-        "id:s project:s name:s created_ms:i definition:s open:i deliveries:i{}",
+        "id:s project:s name:s created_ms:i definition:s open:i deliveries:i{} jobs:i \
+         next_timer_ms:i?",
     ),
     ("Definition", "definition:s *installations:s{}?"),
     ("Plan", "operations:o[] readable:s"),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice_proto::job::Attempt;
 
 use crate::gateway::directory::new_id;
@@ -27,7 +27,8 @@ const WIDGET_BYTES_MAX: usize = 256 * 1024;
 pub struct Call {
     /// What is recorded of it.
     pub record: records::Call,
-    pub attempt: Attempt,
+    /// The attempt as which the invocation began.
+    pub began: Attempt,
     /// Whether its arguments are kept for views.
     pub keep: bool,
     /// How many calls the job has made.
@@ -38,6 +39,26 @@ pub struct Call {
 
 /// What an app is told when its call does not fit.
 type Refused = String;
+
+/// Methods that leave something behind each time they are called, events apart,
+/// which are recognised by themselves.
+const ONCE: [&str; 7] = [
+    "timers.set",
+    "messaging.sendToBlocks",
+    "messaging.sendToApp",
+    "lifecycle.sync",
+    "lifecycle.proceed",
+    "lifecycle.prompt.create",
+    "http.respond",
+];
+
+/// Whether an earlier attempt of the job has made a call.
+enum Known {
+    /// It has: the answer it was given.
+    Repeat(Value),
+    /// It has not. What the call is recognised by, if it is to be.
+    New(Option<Fingerprint>),
+}
 
 // === impl Engine ===
 
@@ -55,12 +76,17 @@ impl Engine {
                 {
                     return Ok(answer);
                 }
-                let answer = step.call(&call).await?.map_err(Fault::Bad)?;
+                let (answer, said) = match step.repeated(&call).await? {
+                    Known::Repeat(answer) => (answer, None),
+                    Known::New(said) => (step.call(&call).await?.map_err(Fault::Bad)?, said),
+                };
                 if !call.keep {
                     call.record.args = None;
                 }
+                let said = said.as_ref().map(Fingerprint::as_str);
                 // Always recorded: the same call sent twice must not count twice.
-                records::record(step.tx, call.record, Some(answer.to_string())).await?;
+                let text = Some(answer.to_string());
+                records::record(step.tx, call.record, text, said).await?;
                 Ok(answer)
             })
         })
@@ -71,6 +97,24 @@ impl Engine {
 // === impl Step ===
 
 impl Step<'_> {
+    /// Recognises a call that a later attempt of its job makes again.
+    async fn repeated(&mut self, call: &Call) -> Result<Known, Fault> {
+        let method = call.record.method.as_str();
+        if !ONCE.contains(&method) {
+            return Ok(Known::New(None));
+        }
+        let args = Value::Array(call.args.clone());
+        let said = Fingerprint::of(method, "", &args, &Map::new());
+        if let Some(nth) = self.said_before(call, &said).await? {
+            let job = call.record.number.job;
+            let earlier = records::nth_said(self.tx, job, said.as_str(), nth).await?;
+            if let Some(answer) = earlier {
+                return Ok(Known::Repeat(answer));
+            }
+        }
+        Ok(Known::New(Some(said)))
+    }
+
     async fn call(&mut self, call: &Call) -> Result<Result<Value, Refused>, Fault> {
         let Some(speaker) = call.purpose.speaker() else {
             return Ok(Err("expressions make no calls".to_owned()));
@@ -308,7 +352,7 @@ impl Step<'_> {
         call: &Call,
         fingerprint: &Fingerprint,
     ) -> Result<Option<i64>, Fault> {
-        let attempt = (call.attempt.dispatch, call.attempt.delivery);
+        let attempt = (call.began.dispatch, call.began.delivery);
         if attempt == (1, 1) {
             return Ok(None);
         }
@@ -388,7 +432,8 @@ impl Step<'_> {
             .map(|block| {
                 json!({
                     "id": block.id, "typeId": block.kind, "name": block.name,
-                    "config": block.vals,
+                    // Apps look into it unguarded, also when it is not known yet.
+                    "config": block.vals.unwrap_or_default(),
                 })
             })
             .collect();

@@ -97,6 +97,20 @@ impl Node {
 impl Step<'_> {
     /// The flow as this transaction sees it.
     pub(super) async fn canvas(&mut self, flow: &str) -> Result<Option<Arc<Canvas>>, Fault> {
+        if let Some(seen) = self.seen.as_ref().filter(|seen| seen.id == flow) {
+            return Ok(Some(seen.clone()));
+        }
+        let canvas = self.canvas_of_revision(flow).await?;
+        self.seen.clone_from(&canvas);
+        Ok(canvas)
+    }
+
+    /// What changes a flow's revision is followed by this.
+    pub(super) fn look_anew(&mut self) {
+        self.seen = None;
+    }
+
+    async fn canvas_of_revision(&mut self, flow: &str) -> Result<Option<Arc<Canvas>>, Fault> {
         let Some(revision) = flows::revision(self.tx, flow).await? else {
             return Ok(None);
         };

@@ -102,7 +102,10 @@ impl Step<'_> {
         };
         let scope = match self.scope(&config.references, &view).await? {
             Ok(scope) => scope,
-            Err(why) => return self.fail(delivery, &why).await,
+            Err(why) => {
+                let why = why.in_fields(&config.sources);
+                return self.fail(delivery, &why).await;
+            }
         };
         let place = Place {
             project: &canvas.project,
@@ -255,6 +258,9 @@ impl Step<'_> {
             event["echo"] = json!({"body": echo});
         }
         input.insert("event".to_owned(), event);
+        let handler = handler(Some(key), &[("input", &delivery.input)]);
+        let app = (&app, installed.digest.as_str());
+        let payload = self.payload(handler, input, component, app).await?;
         let work = Work {
             kind: Kind::Event,
             identity: app_identity(&installed.id, &installed.digest),
@@ -269,10 +275,7 @@ impl Step<'_> {
                 flow: delivery.flow.clone(),
                 component: component.id.clone(),
             },
-            payload: json!({
-                "handler": handler(Some(key), &[("input", &delivery.input)]),
-                "input": input,
-            }),
+            payload,
         };
         match self.job(work).await? {
             Err(why) => Ok(Started::Failed(why)),

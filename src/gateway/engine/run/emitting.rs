@@ -132,7 +132,7 @@ impl Step<'_> {
         };
         let scope = match self.scope(&expression.references(), &view).await? {
             Ok(scope) => scope,
-            Err(why) => return self.customized(&event.id, Err(why)).await,
+            Err(why) => return self.customized(&event.id, Err(why.to_string())).await,
         };
         let sources = BTreeMap::from([(CUSTOMIZED.to_owned(), expression.to_source())]);
         let place = Place {

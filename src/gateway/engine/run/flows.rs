@@ -116,6 +116,7 @@ impl Engine {
                 for mut block in components::of_flow(step.tx, &id).await? {
                     step.delete_component(&mut block).await?;
                 }
+                step.look_anew();
                 Ok(flows::delete(step.tx, &id).await?)
             })
         })
@@ -242,6 +243,7 @@ impl Step<'_> {
         let current = Definition::parse(&flow.definition).unwrap_or_default();
         keep_positions(&current, &mut wanted);
         flows::define(self.tx, id, &export(&wanted), &new_id()).await?;
+        self.look_anew();
         let mut blocks: BTreeMap<String, Component> = components::of_flow(self.tx, id)
             .await?
             .into_iter()
@@ -276,6 +278,7 @@ impl Step<'_> {
         }
         // What was read of the flow meanwhile does not know the new blocks.
         flows::touch(self.tx, id, &new_id()).await?;
+        self.look_anew();
         for (mut block, state, effects) in made {
             if state.status != Status::Draft {
                 self.evaluate_config(&mut block).await?;

@@ -235,16 +235,19 @@ impl Step<'_> {
         app: &schema::App,
     ) -> Result<(), Fault> {
         flows::touch_users(self.tx, &installation.id, &new_id()).await?;
+        self.look_anew();
         let abilities = Abilities::from(app.handlers);
         if state_of(component)?.status == crate::gateway::engine::component::Status::Draft {
             let confirm = installation.confirm_wanted || app.autoconfirm;
             let (state, effects) = State::created(Owner::Installation, abilities, confirm);
             installation.confirm_wanted = false;
             installations::put(self.tx, &installation).await?;
+            self.become_(component, &state, effects).await?;
+            // After that: a draft has no schedules yet.
             if confirm {
                 self.evaluate_config(component).await?;
             }
-            return self.become_(component, &state, effects).await;
+            return Ok(());
         }
         self.evaluate_config(component).await?;
         self.happen(component, Event::CodeChanged(abilities))
@@ -291,9 +294,9 @@ impl Step<'_> {
 
     /// Confirms a draft: its config is evaluated and it syncs.
     pub(super) async fn confirm(&mut self, component: &mut Component) -> Result<(), Fault> {
-        self.evaluate_config(component).await?;
         self.happen(component, Event::Confirmed).await?;
-        Ok(())
+        // After that: a draft has no schedules yet.
+        self.evaluate_config(component).await
     }
 
     async fn configure(&mut self, id: &str, change: ConfigChange) -> Result<(), Fault> {

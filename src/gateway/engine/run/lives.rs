@@ -7,7 +7,7 @@
 //!                                          └─yes─▶ sync or drain job ◀───────┘
 //! ```
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sluice_proto::job::Kind;
 
 use crate::gateway::engine::component::{self, Effect, Event, Outcome, Phase, State};
@@ -156,7 +156,10 @@ impl Step<'_> {
         };
         let scope = match self.scope(&wanted.divided.references, &view).await? {
             Ok(scope) => scope,
-            Err(why) => return self.config_known(component, &wanted, Err(why)).await,
+            Err(why) => {
+                let why = why.in_fields(&wanted.divided.sources);
+                return self.config_known(component, &wanted, Err(why)).await;
+            }
         };
         let place = Place {
             project: &component.project,
@@ -346,6 +349,9 @@ impl Step<'_> {
             .is_some()
             .then_some(component.kind.as_deref())
             .flatten();
+        let app = (&app, installation.digest.as_str());
+        let payload = self.payload(handler(key, &[]), input, component, app);
+        let payload = payload.await?;
         Ok(Some(Work {
             kind: match run.phase {
                 Phase::Sync => Kind::Sync,
@@ -362,7 +368,7 @@ impl Step<'_> {
                 flow: component.flow.clone(),
                 run: run.number,
             },
-            payload: json!({"handler": handler(key, &[]), "input": input}),
+            payload,
         }))
     }
 }

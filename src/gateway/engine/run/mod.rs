@@ -25,7 +25,9 @@ mod inputs;
 mod installations;
 mod lives;
 mod purpose;
+mod redact;
 mod requests;
+mod schedules;
 mod scopes;
 mod secrets;
 mod settling;
@@ -59,7 +61,7 @@ pub use crate::gateway::engine::run::purpose::Purpose;
 pub use crate::gateway::engine::run::requests::BUNDLE as REQUEST_BUNDLE;
 pub use crate::gateway::engine::run::secrets::{SECRET_BYTES_MAX, Writing};
 use crate::gateway::engine::run::step::Step;
-pub use crate::gateway::engine::run::versions::{VersionChange, VersionCode};
+pub use crate::gateway::engine::run::versions::VersionChange;
 
 /// Graphs of flows kept in memory; one of 5,000 blocks has some MiB.
 const CANVASES_HELD: usize = 1_000;

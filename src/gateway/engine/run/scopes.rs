@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::gateway::engine::events::Lineage;
-use crate::gateway::engine::expressions::{References, Values, scope};
+use crate::gateway::engine::expressions::{Error, References, Values, scope};
 use crate::gateway::engine::names;
 use crate::gateway::engine::run::Fault;
 use crate::gateway::engine::run::canvas::Canvas;
@@ -23,13 +23,12 @@ pub(super) struct View<'a> {
 // === impl Step ===
 
 impl Step<'_> {
-    /// The scope for expressions with these references, or a sentence that says
-    /// why there is none.
+    /// The scope for expressions with these references, or why there is none.
     pub(super) async fn scope(
         &mut self,
         references: &References,
         view: &View<'_>,
-    ) -> Result<Result<Value, String>, Fault> {
+    ) -> Result<Result<Value, Error>, Fault> {
         let outputs = self.outputs(references, view).await?;
         let signals = self.signals(references, view).await?;
         let mut secrets = BTreeMap::new();
@@ -38,10 +37,9 @@ impl Step<'_> {
                 if !references.all_secrets && !references.secrets.contains(&key) {
                     continue;
                 }
-                match self.engine.sealing.open(view.project, &key, &kept) {
-                    Ok(value) => secrets.insert(key, value),
-                    Err(error) => return Ok(Err(error.to_string())),
-                };
+                let value = self.engine.sealing.open(view.project, &key, &kept);
+                let value = value.map_err(|error| Fault::Conflict(error.to_string()))?;
+                secrets.insert(key, value);
             }
         }
         let values = Values {
@@ -52,7 +50,7 @@ impl Step<'_> {
                 .map(|(k, v)| (k.as_str(), v.as_str()))
                 .collect(),
         };
-        Ok(scope(references, &values).map_err(|error| error.to_string()))
+        Ok(scope(references, &values))
     }
 
     async fn outputs(

@@ -11,6 +11,7 @@ use sluice_proto::job::{Identity, Kind};
 
 use crate::gateway::directory::new_id;
 use crate::gateway::engine::http_endpoint::Response;
+use crate::gateway::engine::run::canvas::Canvas;
 use crate::gateway::engine::run::purpose::Purpose;
 use crate::gateway::engine::run::{Engine, Fault};
 use crate::gateway::line::Adopted;
@@ -34,6 +35,8 @@ pub(super) struct Step<'c> {
     // A queue and no recursion: chains of core blocks have any length.
     todo: VecDeque<Todo>,
     after: After,
+    /// The flow that was looked at last. What gives a flow another revision forgets it.
+    pub(super) seen: Option<Arc<Canvas>>,
 }
 
 /// Something that the transaction has yet to do.
@@ -87,6 +90,7 @@ impl<'c> Step<'c> {
             now_ms: i64::try_from(now_ms).unwrap_or(i64::MAX),
             todo: VecDeque::new(),
             after: After::default(),
+            seen: None,
         }
     }
 

@@ -69,6 +69,9 @@ impl Step<'_> {
             input.insert(key.to_owned(), value);
         }
         let block = component.flow.as_ref().and(component.kind.as_deref());
+        let app = (&app, installation.digest.as_str());
+        let payload = self.payload(handler(block, keys), input, component, app);
+        let payload = payload.await?;
         let work = Work {
             kind,
             identity: app_identity(&installation.id, &installation.digest),
@@ -79,7 +82,7 @@ impl Step<'_> {
             // Somebody waits for the answer of a request.
             high: kind == Kind::Http,
             purpose,
-            payload: json!({"handler": handler(block, keys), "input": input}),
+            payload,
         };
         Ok(self.job(work).await?.map(|_| ()))
     }

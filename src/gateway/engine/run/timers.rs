@@ -4,6 +4,7 @@
 //! it and takes out what is due, many in one step. What was due while the
 //! gateway was away is done at its start; of a schedule only the next time counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::gateway::engine::schema;
 use crate::store::engine::components::{self, Component};
 use crate::store::engine::deliveries::{self, State};
 use crate::store::engine::installations;
+use crate::store::engine::schedules as custom;
 use crate::store::engine::timers::{self, Timer};
 use crate::telemetry::now_ms;
 
@@ -226,7 +228,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    async fn schedule(
+    pub(super) async fn schedule(
         &mut self,
         component: &Component,
         key: Option<String>,
@@ -246,34 +248,47 @@ impl Step<'_> {
         &mut self,
         component: &Component,
     ) -> Result<Vec<(Option<String>, Result<Schedule, String>)>, Fault> {
-        let declared = match &component.flow {
-            Some(flow) => {
-                let canvas = self.canvas(flow).await?;
-                let Some(node) = canvas.as_ref().and_then(|c| c.nodes.get(&component.id)) else {
-                    return Ok(Vec::new());
-                };
-                if node.what == What::Core(Core::Schedule) {
-                    let none = Map::new();
-                    let statics = component.vals.as_ref().unwrap_or(&none);
-                    let schedule = core_blocks::schedule_of(statics);
-                    return Ok(vec![(None, schedule.map_err(|error| error.to_string()))]);
-                }
-                node.schema.schedules.clone()
+        if let Some(flow) = &component.flow {
+            let canvas = self.canvas(flow).await?;
+            let node = canvas.as_ref().and_then(|c| c.nodes.get(&component.id));
+            if node.is_some_and(|node| node.what == What::Core(Core::Schedule)) {
+                let none = Map::new();
+                let statics = component.vals.as_ref().unwrap_or(&none);
+                let schedule = core_blocks::schedule_of(statics);
+                return Ok(vec![(None, schedule.map_err(|error| error.to_string()))]);
             }
-            None => {
-                let installation = installations::get(self.tx, &component.id).await?;
-                let Some(installation) = installation else {
-                    return Ok(Vec::new());
-                };
-                let app = self.schema(&installation.digest).await?;
-                app.map(|app| app.schedules.clone()).unwrap_or_default()
-            }
-        };
+        }
+        let declared = self.declared_schedules(component).await?;
+        if declared.is_empty() {
+            return Ok(Vec::new());
+        }
+        let customized = custom::customized(self.tx, &component.id).await?;
         let parse = |(key, schedule): (String, schema::Schedule)| {
-            let read = Schedule::parse(&schedule.definition);
+            let own = customized.get(&key).filter(|_| schedule.customizable);
+            let read = Schedule::parse(own.unwrap_or(&schedule.definition));
             (Some(key), read.map_err(|error| error.to_string()))
         };
         Ok(declared.into_iter().map(parse).collect())
+    }
+
+    /// What the code of an installation or a block declares.
+    pub(super) async fn declared_schedules(
+        &mut self,
+        component: &Component,
+    ) -> Result<BTreeMap<String, schema::Schedule>, Fault> {
+        if let Some(flow) = &component.flow {
+            let canvas = self.canvas(flow).await?;
+            let node = canvas.as_ref().and_then(|c| c.nodes.get(&component.id));
+            return Ok(node
+                .map(|node| node.schema.schedules.clone())
+                .unwrap_or_default());
+        }
+        let installation = installations::get(self.tx, &component.id).await?;
+        let Some(installation) = installation else {
+            return Ok(BTreeMap::new());
+        };
+        let app = self.schema(&installation.digest).await?;
+        Ok(app.map(|app| app.schedules.clone()).unwrap_or_default())
     }
 
     /// A schedule is due: it is set anew, and its handler or block is told.

@@ -5,22 +5,15 @@
 
 use std::sync::Arc;
 
+use crate::gateway::bundles::Stored;
 use crate::gateway::engine::run::{Engine, Fault};
 use crate::store::apps;
 use crate::store::engine::installations;
 
-/// What a version says of its code.
-#[derive(Debug, Clone)]
-pub struct VersionCode {
-    pub digest: String,
-    pub code_bytes: u64,
-    pub ui_digest: Option<String>,
-}
-
 /// What becomes of a draft.
 #[derive(Debug, Clone, Default)]
 pub struct VersionChange {
-    pub code: Option<VersionCode>,
+    pub code: Option<Stored>,
     pub publish: bool,
 }
 

@@ -1,145 +1,28 @@
-//! `sluice app …`: apps and the bundles that are their versions.
+//! A bundle: the one JavaScript file of an app version, alone or in an archive.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use clap::Subcommand;
-use serde_json::json;
-
-use crate::cli::admin::{Admin, Failure, object};
-use crate::cli::{LookUp, print};
+use sha2::{Digest, Sha256};
 
 /// The largest bundle, in bytes, as the gateway takes it and workers fetch it.
 const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Where an archive keeps the app's code: the name that is written, and the one that is documented.
 const CODE_FILES: [&str; 2] = ["app.js", "main.js"];
 const UI_FILE: &str = "ui.js";
+/// Digits of a digest that tell versions of local code apart.
+const DIGEST_DIGITS: usize = 16;
 
-#[derive(Debug, Subcommand)]
-pub enum App {
-    /// Make an app.
-    ///
-    /// Example: sluice app create mailer --project billing
-    Create {
-        name: String,
-        /// The project it belongs to, by id or name.
-        #[arg(long)]
-        project: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Upload a version: a bundle's text, or a `.tar.gz` with `app.js` and perhaps `ui.js`.
-    ///
-    /// Example: sluice app upload mailer bundle.tar.gz --as 1.4.0
-    Upload {
-        /// The app's id or name.
-        app: String,
-        file: PathBuf,
-        /// The version's name.
-        #[arg(long = "as", value_name = "VERSION")]
-        version: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// List all apps, or the versions of one.
-    ///
-    /// Example: sluice app list mailer
-    List {
-        /// An app's id or name: list its versions.
-        app: Option<String>,
-        /// Only apps of this project, by id or name.
-        #[arg(long, conflicts_with = "app")]
-        project: Option<String>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-struct Bundle {
-    code: String,
-    ui_code: Option<String>,
-}
-
-// === impl App ===
-
-impl App {
-    pub async fn run(self, look_up: LookUp<'_>) -> Result<i32, Failure> {
-        let admin = Admin::open(look_up)?;
-        match self {
-            Self::Create {
-                name,
-                project,
-                json,
-            } => {
-                let project = admin.project(&project).await?;
-                let body = json!({"project": project, "name": name});
-                let app = admin.post("/api/v1/apps", &body).await?;
-                print::record(json, &app, &[("id", "/id"), ("name", "/name")]);
-            }
-            Self::Upload {
-                app,
-                file,
-                version,
-                json,
-            } => {
-                let bundle = Bundle::read(&file)?;
-                let app = admin.app(&app).await?;
-                let body = object(&[
-                    ("version", Some(json!(version))),
-                    ("code", Some(json!(bundle.code))),
-                    ("ui_code", bundle.ui_code.map(|code| json!(code))),
-                ]);
-                let path = format!("/api/v1/apps/{app}/versions");
-                let version = admin.post(&path, &body).await?;
-                let fields = [
-                    ("id", "/id"),
-                    ("version", "/version"),
-                    ("digest", "/digest"),
-                ];
-                print::record(json, &version, &fields);
-            }
-            Self::List {
-                app: None,
-                project,
-                json,
-            } => {
-                let mut apps = admin.get("/api/v1/apps").await?;
-                if let Some(project) = project {
-                    let project = admin.project(&project).await?;
-                    if let Some(apps) = apps.as_array_mut() {
-                        apps.retain(|app| app["project"] == project);
-                    }
-                }
-                let columns = [("ID", "/id"), ("NAME", "/name"), ("PROJECT", "/project")];
-                print::list(json, &apps, &columns);
-            }
-            Self::List {
-                app: Some(app),
-                json,
-                ..
-            } => {
-                let app = admin.app(&app).await?;
-                let versions = admin.get(&format!("/api/v1/apps/{app}/versions")).await?;
-                let columns = [
-                    ("ID", "/id"),
-                    ("VERSION", "/version"),
-                    ("DIGEST", "/digest"),
-                ];
-                print::list(json, &versions, &columns);
-            }
-        }
-        Ok(0)
-    }
+pub struct Bundle {
+    pub code: String,
+    pub ui_code: Option<String>,
 }
 
 // === impl Bundle ===
 
 impl Bundle {
-    fn read(path: &Path) -> anyhow::Result<Self> {
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let file = std::fs::File::open(path).with_context(|| format!("read {shown}"))?;
         let mut bytes = Vec::new();
@@ -192,6 +75,41 @@ impl Bundle {
             ui_code,
         })
     }
+
+    /// A gzipped tar, the same bytes for the same code.
+    pub fn pack(&self) -> anyhow::Result<Vec<u8>> {
+        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let mut archive = tar::Builder::new(gzip);
+        let files = [
+            (CODE_FILES[0], Some(&self.code)),
+            (UI_FILE, self.ui_code.as_ref()),
+        ];
+        for (name, text) in files {
+            let Some(text) = text else { continue };
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, text.as_bytes())?;
+        }
+        Ok(archive.into_inner()?.finish()?)
+    }
+
+    /// What a version of this code is called when nobody says: another name
+    /// for other code, since a published version never changes.
+    pub fn version(&self) -> String {
+        let mut digest = Sha256::new();
+        digest.update(&self.code);
+        if let Some(ui_code) = &self.ui_code {
+            digest.update([0]);
+            digest.update(ui_code);
+        }
+        let mut hex = String::new();
+        for byte in digest.finalize() {
+            hex.push_str(&format!("{byte:02x}"));
+        }
+        hex.truncate(DIGEST_DIGITS);
+        format!("0.0.0-local.x{hex}")
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +128,24 @@ mod tests {
                 .expect("appended");
         }
         archive.into_inner().expect("tar").finish().expect("gzip")
+    }
+
+    #[test]
+    fn a_packed_bundle_reads_as_itself_and_its_version_is_of_its_code() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("bundle.tar.gz");
+        let mut bundle = Bundle {
+            code: "a".into(),
+            ui_code: Some("u".into()),
+        };
+        let packed = bundle.pack().expect("packed");
+        assert_eq!(packed, bundle.pack().expect("packed again"));
+        std::fs::write(&file, packed).expect("written");
+        let read = Bundle::read(&file).expect("a bundle");
+        assert_eq!((read.code, read.ui_code), ("a".into(), Some("u".into())));
+        let version = bundle.version();
+        bundle.ui_code = None;
+        assert_ne!(bundle.version(), version);
     }
 
     #[test]
