@@ -139,7 +139,7 @@ impl Bench {
                 } else {
                     print_table(&summary);
                 }
-                0
+                i32::from(summary["ok"] != true)
             }
             Err(error) => {
                 eprintln!("sluice: bench: {error:#}");
@@ -166,20 +166,13 @@ impl Bench {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
         let more = settings.clone();
-        let options = RigOptions {
-            workers: self.workers,
-            settings,
-        };
-        let (mut summary, left) = on_a_rig(options, shutdown, async |rig: &mut Rig| {
-            self.parts(rig).await
-        })
-        .await?;
-        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+        let parts = async |rig: &mut Rig| self.parts(rig).await;
+        let mut summary = on_own_rig(self.workers, settings, shutdown, parts).await?;
         if self.all {
             let depth: depth::Depth = with_defaults(&[])?;
-            summary["depth"] = Box::pin(depth.measure(more.clone(), shutdown)).await?;
+            summary["depth"] = or_why(Box::pin(depth.measure(more.clone(), shutdown)).await);
             let faults: faults::Faults = with_defaults(&["--short", "--fault", "kill"])?;
-            summary["faults"] = Box::pin(faults.measure(more, shutdown)).await?;
+            summary["faults"] = or_why(Box::pin(faults.measure(more, shutdown)).await);
         }
         Ok(summary)
     }
@@ -200,33 +193,38 @@ impl Bench {
         }
         if self.wants(Part::Pipeline) {
             say("The pipeline: broker to confirmed report");
-            self.pipeline(rig, &amqp, &mut summary).await?;
+            let measured = self.pipeline(rig, &amqp, &mut summary).await;
+            note(&mut summary, "pipeline", measured);
         }
         let api = Api { rig, project, pool };
         if self.wants(Part::Api) {
             say("The whole line: API to result");
-            api.measure(self, &mut summary).await?;
+            let measured = api.measure(self, &mut summary).await;
+            note(&mut summary, "api", measured);
         }
         if self.wants(Part::Flows) {
             say("A chain of blocks");
-            let pool = &api.pool.id;
-            let chain = flows::Chain::make(rig, &api.project, pool, flows::BLOCKS, false).await?;
-            let chain = chain.run(rig, flows::EVENTS).await?;
-            ensure!(chain.fate.is_whole(), "the chain: {:?}", chain.fate);
-            summary["flow_executions_per_s"] = json!(chain.per_s().round());
+            let measured = chain_of_blocks(&api, &mut summary).await;
+            note(&mut summary, "flows", measured);
         }
         if self.wants(Part::Starts) {
             say("First calls, many identities, idle runtimes");
-            starts::measure(&api, &mut summary).await?;
-            starts::crowd(rig, &amqp, &mut summary).await?;
+            let measured = starts::measure(&api, &mut summary).await;
+            note(&mut summary, "starts", measured);
+            say("A crowd on few runtimes");
+            let measured = starts::crowd(rig, &amqp, &mut summary).await;
+            note(&mut summary, "crowd", measured);
         }
         if self.wants(Part::Cold) {
-            say("Cold starts");
-            starts::cold(rig, &amqp, &mut summary).await?;
+            say("Cold starts and paused runtimes");
+            let measured = starts::cold(rig, &amqp, &mut summary).await;
+            note(&mut summary, "cold", measured);
         }
         if self.wants(Part::Floors) {
             say("The bare machine");
-            floors::measure(&rig.image(), &rig.podman_url()?, &mut summary).await?;
+            let (image, podman) = (rig.image(), rig.podman_url()?);
+            let measured = floors::measure(&image, &podman, &mut summary).await;
+            note(&mut summary, "floors", measured);
         }
         Ok(summary)
     }
@@ -343,6 +341,29 @@ impl Api<'_> {
     }
 }
 
+async fn chain_of_blocks(api: &Api<'_>, summary: &mut Value) -> anyhow::Result<()> {
+    let (rig, pool) = (api.rig, &api.pool.id);
+    let chain = flows::Chain::make(rig, &api.project, pool, flows::BLOCKS, false).await?;
+    let chain = chain.run(rig, flows::EVENTS).await?;
+    ensure!(chain.fate.is_whole(), "the chain: {:?}", chain.fate);
+    summary["flow_executions_per_s"] = json!(chain.per_s().round());
+    Ok(())
+}
+
+/// A part that could not be measured is told, and takes no other along.
+fn note(summary: &mut Value, part: &str, measured: anyhow::Result<()>) {
+    if let Err(error) = measured {
+        say(&format!("  not measured: {error:#}"));
+        summary["ok"] = json!(false);
+        summary["failed"][part] = json!(format!("{error:#}"));
+    }
+}
+
+/// The same for a mode of its own.
+fn or_why(measured: anyhow::Result<Value>) -> Value {
+    measured.unwrap_or_else(|error| json!({"ok": false, "error": format!("{error:#}")}))
+}
+
 /// A mode with these options and the defaults of all others.
 fn with_defaults<T: clap::Args>(options: &[&str]) -> anyhow::Result<T> {
     let command = T::augment_args(clap::Command::new("bench").no_binary_name(true));
@@ -380,6 +401,37 @@ fn stats_of(ms: &[f64]) -> Value {
         samples.add(Duration::from_secs_f64(ms / 1_000.0));
     }
     samples.to_json()
+}
+
+/// Measures on an installation that leaves nothing behind.
+async fn on_own_rig(
+    workers: u32,
+    settings: Vec<(String, String)>,
+    shutdown: &Shutdown,
+    work: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<Value>,
+) -> anyhow::Result<Value> {
+    let options = RigOptions { workers, settings };
+    let (summary, left) = on_a_rig(options, shutdown, work).await?;
+    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    Ok(summary)
+}
+
+/// Prints what a mode has found; answers with the exit code.
+fn conclude(mode: &str, json: bool, measured: anyhow::Result<Value>) -> i32 {
+    match measured {
+        Ok(summary) => {
+            if json {
+                println!("{summary}");
+            } else {
+                println!("{summary:#}");
+            }
+            i32::from(summary["ok"] != true)
+        }
+        Err(error) => {
+            say(&format!("bench {mode}: {error:#}"));
+            1
+        }
+    }
 }
 
 /// Tells a person how it goes; standard output is for the summary.

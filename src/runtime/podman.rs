@@ -159,8 +159,8 @@ impl Podman {
         self.call("start a container", START_MAX, container.start(None))
             .await?;
         let state = self.state(&spec.name).await?;
-        let create_us = created.as_micros();
-        let start_us = (begun.elapsed() - created).as_micros();
+        let create_us = created.as_micros() as u64;
+        let start_us = (begun.elapsed() - created).as_micros() as u64;
         tracing::debug!(container = %spec.name, create_us, start_us, "A container runs");
         let pid = state["Pid"]
             .as_i64()

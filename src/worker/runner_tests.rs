@@ -320,8 +320,9 @@ async fn a_call_goes_out_with_the_jobs_token_and_attempt_and_is_answered() {
     let (_, body) = request.split_once("\r\n\r\n").expect("a body");
     let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
     let expected = serde_json::json!({
-        "job": "job", "attempt": {"dispatch": 3, "delivery": 2}, "number": 1,
-        "began": {"dispatch": 3, "delivery": 2}, "method": "kv.app.get", "args": ["key"],
+        "job": "job", "attempt": {"dispatch": 3, "delivery": 2},
+        "began": {"dispatch": 3, "delivery": 2}, "number": 1,
+        "method": "kv.app.get", "args": ["key"],
     });
     assert_eq!(body, expected);
     house.close().await;

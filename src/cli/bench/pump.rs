@@ -131,10 +131,6 @@ impl<'a> Pump<'a> {
     }
 }
 
-pub fn no_op() -> Job {
-    no_op_of(BARE_POOL, BARE_POOL)
-}
-
 pub fn no_op_of(pool: &str, flow: &str) -> Job {
     Job {
         id: JobId(uuid::Uuid::now_v7().to_string()),

@@ -49,6 +49,8 @@ const CROWD_POOL: &str = "bench-crowd";
 const CROWD_IDENTITIES: usize = 100;
 const CROWD_JOBS: usize = 20;
 const CROWD_RUNTIMES: usize = 12;
+/// As many slots as a worker may have.
+const SLOTS_MAX: usize = 1_000;
 /// What a runtime does after a job, it has done by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -175,7 +177,10 @@ pub async fn crowd(rig: &Rig, amqp: &str, summary: &mut Value) -> anyhow::Result
     let settings = [
         ("SLUICE_RUNTIMES_MAX", (CROWD_RUNTIMES / workers).max(1)),
         // How far a worker looks ahead for jobs of the identities that it has.
-        ("SLUICE_SLOTS", CROWD_IDENTITIES * CROWD_JOBS / workers),
+        (
+            "SLUICE_SLOTS",
+            (CROWD_IDENTITIES * CROWD_JOBS / workers).min(SLOTS_MAX),
+        ),
         ("FLOWS_POOL_SIZE", 1),
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_string()));

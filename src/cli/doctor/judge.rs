@@ -207,7 +207,7 @@ fn cgroup(facts: &Facts) -> Verdict {
         }
         Some(Cgroup::V1) => warning(
             NAME,
-            "cgroup v1: memory is bounded by Node's own heap limit and a watch on resident memory, processes by the worker".into(),
+            "cgroup v1: memory is bounded by Node's own heap limit and a watch on resident memory, processes by the worker; processor time is not: a runtime may use every processor for as long as its job may run".into(),
             "boot with systemd.unified_cgroup_hierarchy=1 for limits that the kernel enforces",
         ),
         None => warning(NAME, "no cgroup file system found".into(), "mount -t cgroup2 none /sys/fs/cgroup"),

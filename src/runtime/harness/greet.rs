@@ -43,8 +43,8 @@ pub(in crate::runtime) async fn greet(
     };
     sluice_proto::check_protocol(protocol).map_err(Error::Handshake)?;
     sealed(&posture, sandbox).map_err(Error::NotSealed)?;
-    let boot_us = (connected - begun).as_micros();
-    let hello_us = connected.elapsed().as_micros();
+    let boot_us = (connected - begun).as_micros() as u64;
+    let hello_us = connected.elapsed().as_micros() as u64;
     tracing::debug!(node, boot_us, hello_us, "A harness said Hello");
     Ok(Greeted { stream, node })
 }

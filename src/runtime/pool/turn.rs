@@ -151,7 +151,7 @@ impl Loading {
         let number = self.number;
         match outcome {
             Ok(()) => {
-                let load_us = begun.elapsed().as_micros();
+                let load_us = begun.elapsed().as_micros() as u64;
                 tracing::debug!(
                     container = self.handle.conversation.container(),
                     load_us,
