@@ -67,14 +67,13 @@ impl Step<'_> {
             }
         }
         if named.all || !named.keys.is_empty() {
-            let secrets = secrets::values(self.tx, &component.project).await?;
-            let wanted = |key: &String| named.all || named.keys.contains(key);
-            found.extend(
-                secrets
-                    .into_iter()
-                    .filter(|(key, _)| wanted(key))
-                    .map(|it| it.1),
-            );
+            for (key, kept) in secrets::values(self.tx, &component.project).await? {
+                if named.all || named.keys.contains(&key) {
+                    let sealing = &self.engine.sealing;
+                    let value = sealing.open(&component.project, &key, &kept);
+                    found.push(value.map_err(|error| Fault::Conflict(error.to_string()))?);
+                }
+            }
         }
         found.sort_unstable();
         found.dedup();
