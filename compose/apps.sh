@@ -9,6 +9,8 @@ set -euo pipefail
 
 SOURCE=$REPOSITORY/tests/apps
 OUTPUT=$REPOSITORY/target/apps
+# The one place that says how apps are bundled.
+OPTIONS=$REPOSITORY/src/cli/app/bundler/options.mjs
 
 main() {
   [ -f "$SOURCE/package.json" ] || die "tests/apps is missing from this checkout"
@@ -27,6 +29,7 @@ main() {
   mkdir -p "$WORK"
   find "$WORK" -mindepth 1 -maxdepth 1 -not -name node_modules -not -name installed -exec rm -rf {} +
   tar -C "$SOURCE" --exclude=./node_modules -c . | tar -C "$WORK" -x
+  cp "$OPTIONS" "$WORK/"
   cd "$WORK"
   install_packages
   say "bundling ${names[*]}"
@@ -37,7 +40,7 @@ main() {
 
 # Whether a bundle is newer than everything it may have been made of.
 is_fresh() {
-  [ -f "$1" ] && [ -z "$(find "$SOURCE" "$0" -newer "$1" -not -path '*/node_modules*' -print -quit)" ]
+  [ -f "$1" ] && [ -z "$(find "$SOURCE" "$OPTIONS" "$0" -newer "$1" -not -path '*/node_modules*' -print -quit)" ]
 }
 
 # What is installed stays as long as what was asked for is the same.

@@ -10,7 +10,7 @@ set -euo pipefail
 here=$REPOSITORY/compose
 "$here/provision.sh"
 "$here/image.sh"
-"$here/apps.sh" sample
+"$here/apps.sh" sample postgresql
 cd "$REPOSITORY"
 profile=release
 if [ ! -x target/release/sluice ] && [ -x target/debug/sluice ]; then

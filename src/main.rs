@@ -4,7 +4,7 @@ use sluice::{cli, config};
 
 fn main() {
     let code = match cli::parse(std::env::args_os()) {
-        Ok(command) => async_std::task::block_on(command.run(&config::from_env)),
+        Ok(command) => command.execute(&config::from_env),
         Err(code) => code,
     };
     // Blocking threads may sit in a read that never ends; nothing waits for them.

@@ -17,8 +17,8 @@ use std::time::Duration;
 use async_std::channel;
 use async_std::io::ReadExt;
 use async_std::task::JoinHandle;
-use futures::FutureExt;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 
 /// How long an orphan may finish what it holds: little, because the broker it
 /// would report to has usually ended with its parent.
@@ -51,6 +51,15 @@ struct Inner {
 
 /// Exit code of a process that ended because a part of it panicked (`EX_SOFTWARE`).
 pub const EXIT_BROKEN: i32 = 70;
+
+/// How many threads a role's tasks run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// For what mostly passes messages on; more of it means more processes.
+    One,
+    /// As many as there are processors.
+    Processors,
+}
 
 /// The tasks of one role.
 pub struct Tasks {
@@ -245,6 +254,28 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
 #[expect(clippy::disallowed_methods, reason = "the one place that may spawn")]
 pub fn spawn_detached(future: impl Future<Output = ()> + Send + 'static) {
     drop(async_std::task::spawn(future));
+}
+
+/// Starts this process's executor. To be called before anything touches it;
+/// `ASYNC_STD_THREAD_COUNT` sets another number of threads.
+///
+/// One thread is what makes a message cheap: the thread that hears a socket is
+/// then the one that does what follows from it, and nothing is handed over.
+pub fn start_executor(threads: Threads) {
+    let config = async_global_executor::GlobalExecutorConfig::default()
+        .with_env_var("ASYNC_STD_THREAD_COUNT")
+        .with_thread_name_fn(|| "sluice".to_owned());
+    async_global_executor::init_with_config(match threads {
+        Threads::One => config.with_min_threads(1),
+        Threads::Processors => config,
+    });
+}
+
+/// Runs a role to its end on the executor. This thread only waits: one that
+/// looked at sockets meanwhile would hear what the executor's thread is for,
+/// and had to wake it.
+pub fn run_role(role: BoxFuture<'static, i32>) -> i32 {
+    futures::executor::block_on(spawn(role))
 }
 
 /// Runs a blocking closure on the blocking pool and hands back its value.

@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use support::chaos::{Chaos, Direction, Trigger, When};
 use support::house::House;
@@ -132,4 +132,112 @@ fn alive(house: &mut House, wire: Wire) -> bool {
         Wire::WorkerAmqp => house.workers[0].alive(),
         Wire::Websocket | Wire::BridgeAmqp => house.bridge.as_mut().expect("started").alive(),
     }
+}
+
+/// Events that go through a chain, and its blocks.
+const EVENTS: usize = 60;
+const BLOCKS: usize = 5;
+
+/// An app whose one block emits for each event it gets, and keeps books.
+const CHAIN: &str = r#"
+import { defineApp, events, kv } from "@slflows/sdk/v1";
+const step = {
+  inputs: { default: { onEvent: async ({ event }) => {
+    await kv.block.set({ key: event.id, value: true });
+    await events.emit({ after: event.id });
+  } } },
+  outputs: { default: { possiblePrimaryParents: ["default"] } },
+};
+export const app = defineApp({ name: "Chain", autoconfirm: true, blocks: { step } });
+"#;
+
+/// Installs the app and links its blocks; answers the flow's id.
+async fn chain(house: &House) -> String {
+    let version = house.upload(CHAIN).await;
+    let installation = json!({
+        "project": house.project, "name": "chain", "version": version, "pool": house.pool,
+    });
+    let installation = house.post("/api/v1/installations", &installation).await;
+    let id = installation["id"].as_str().expect("an id");
+    let path = format!("/api/v1/installations/{id}");
+    let start = Instant::now();
+    while house.get(&path).await["status"] != "ready" {
+        assert!(start.elapsed() < PATIENCE, "{}", house.logs());
+        async_std::task::sleep(Duration::from_millis(20)).await;
+    }
+    let mut text = format!("appInstallations: {{chain: {{id: {id}}}}}\nblocks:\n");
+    for at in 0..BLOCKS {
+        text += &format!(
+            "- name: Step {at}\n  type: {{appBlock: {{block: step, appInstallation: chain}}}}\n"
+        );
+        if at > 0 {
+            let link = format!("{{block: Step {}, output: default}}", at - 1);
+            text += &format!("  inputs: {{default: {{links: [{link}]}}}}\n");
+        }
+    }
+    let flow = json!({"project": house.project, "name": "chain"});
+    let flow = house.post("/api/v1/flows", &flow).await;
+    let flow = flow["id"].as_str().expect("an id").to_owned();
+    let path = format!("/api/v1/flows/{flow}/apply");
+    house.post(&path, &json!({"definition": text})).await;
+    flow
+}
+
+/// Every event of the flow is delivered once wherever it goes.
+async fn assert_whole(house: &House, flow: &str) {
+    let path = format!("/api/v1/flows/{flow}/events?after=0&limit=500");
+    let events = house.get(&path).await;
+    let events = events.as_array().expect("a list");
+    assert_eq!(events.len(), EVENTS * (BLOCKS + 1), "events");
+    for event in events {
+        let deliveries = event["deliveries"].as_array().expect("a list");
+        let after = events.iter().filter(|it| it["parent"] == event["id"]);
+        let after: Vec<&Value> = after.collect();
+        if deliveries.is_empty() {
+            assert!(after.is_empty(), "the last has none: {event}");
+            continue;
+        }
+        assert_eq!(deliveries.len(), 1, "{event}");
+        assert_eq!(deliveries[0]["state"], "done", "{event}");
+        assert_eq!(after.len(), 1, "{event}: {after:?}");
+        assert_eq!(after[0]["body"]["after"], event["id"]);
+    }
+}
+
+#[async_std::test]
+async fn a_flow_goes_on_when_the_gateway_is_killed() {
+    let mut house = House::start(2).await;
+    let flow = chain(&house).await;
+    let path = format!("/api/v1/flows/{flow}/blocks/Step%200/inputs/default/events");
+    for n in 0..EVENTS {
+        house.post(&path, &json!({"n": n})).await;
+    }
+    // What it has handed out it does not know to be taken, and hands it out again
+    // while the first one runs.
+    let victim = house.gateway.pid();
+    house.websocket.arm(Trigger {
+        direction: Direction::Up,
+        what: "accepted".to_owned(),
+        when: When::Before,
+        skip: 0,
+        mischief: Box::new(move || kill(victim, Signal::SIGKILL).expect("it lives")),
+    });
+    let start = Instant::now();
+    while !house.websocket.fired() {
+        assert!(start.elapsed() < PATIENCE, "nothing is accepted");
+        async_std::task::sleep(Duration::from_millis(1)).await;
+    }
+    house.restart_gateway().await;
+    house.answers().await;
+    let path = format!("/api/v1/flows/{flow}");
+    let start = Instant::now();
+    loop {
+        let shown = house.get(&path).await;
+        if shown["open"] == 0 {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{shown}\n{}", house.logs());
+        async_std::task::sleep(Duration::from_millis(50)).await;
+    }
+    assert_whole(&house, &flow).await;
 }

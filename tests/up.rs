@@ -38,6 +38,36 @@ async fn up_runs_a_first_job_and_a_second_start_goes_on() {
     nothing_is_left(dir.path());
 }
 
+/// The agent's own Podman service, its OCI runtime, the harness's socket and the
+/// flow of the demo, all with gVisor's kernel below the apps: a runtime that is
+/// not on it is destroyed, and the demo fails.
+#[test]
+fn the_whole_line_runs_behind_gvisor_where_it_is_installed() {
+    let places = ["/usr/bin/runsc", "/usr/local/bin/runsc"];
+    if !places.iter().any(|place| Path::new(place).exists()) {
+        println!("runsc is not installed: gVisor is not tested on this machine");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let app = dir.path().join("sample.mjs");
+    std::fs::write(&app, support::sample_app()).expect("written");
+    let output = command(dir.path())
+        .env("FLOWS_RUNTIME_SANDBOX", "gvisor")
+        .args(["demo", "--json", "--app"])
+        .arg(&app)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let summary: Value = told
+        .lines()
+        .last()
+        .and_then(|line| serde_json::from_str(line).ok())
+        .unwrap_or_else(|| panic!("no summary: {told}\n{said}"));
+    assert_eq!(summary["ok"], true, "{summary}");
+}
+
 #[test]
 fn usage_errors_and_help_have_their_exit_codes() {
     let dir = tempfile::tempdir().expect("a scratch directory");

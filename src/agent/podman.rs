@@ -224,6 +224,12 @@ pub fn gvisor(agent_dir: &Path, path: &str) -> anyhow::Result<Oci> {
     Ok(Oci::Named(wrapper.display().to_string()))
 }
 
+/// Runs a trial container in gVisor, as an agent with `FLOWS_RUNTIME_SANDBOX=gvisor` would.
+pub async fn try_gvisor(image: &str, path: &str) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir().context("make a scratch directory")?;
+    try_runtime(&gvisor(dir.path(), path)?, image).await
+}
+
 /// Asks a Podman service whether it is there.
 pub async fn ping(url: &str) -> anyhow::Result<()> {
     let path = url

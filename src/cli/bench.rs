@@ -18,11 +18,12 @@ mod floors;
 mod flows;
 mod load;
 mod plot;
+mod pump;
 mod report;
 mod soak;
 mod starts;
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -30,26 +31,20 @@ use anyhow::{Context, ensure};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
-use sluice_proto::ids::{JobId, PoolId, ProjectId};
-use sluice_proto::job::{Identity, Job, Kind, Priority};
+use sluice_proto::ids::PoolId;
 use sluice_proto::queue::Names;
-use sluice_proto::report::{Body, Origin, Outcome};
 
-use crate::cli::rig::{PoolAccess, Rig, RigOptions, on_a_rig};
+use crate::cli::bench::pump::{BARE_POOL, Pump};
+use crate::cli::rig::{BareWorkers, PoolAccess, Rig, RigOptions, on_a_rig};
 use crate::cli::stats::Samples;
 use crate::queue::Link;
 use crate::queue::two_hop;
 use crate::shutdown::Shutdown;
-use crate::telemetry::now_us;
 
 /// Jobs run before anything is measured, so that runtimes are warm and code is compiled.
 const WARM_UP_JOBS: usize = 1_000;
-/// How long any single answer may take before the measurement is given up.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Jobs in flight while the pipeline's throughput is taken.
 const PIPELINE_WINDOW: usize = 512;
-/// The pool whose workers are fed by the bench itself, without a bridge.
-const BARE_POOL: &str = "bench";
 /// What every job computes: nothing worth mentioning.
 const EXPRESSION: &str = "1 + 1";
 
@@ -77,9 +72,35 @@ pub struct Bench {
     /// HTTP requests in flight for the API's throughput.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1024))]
     clients: u32,
+    /// Measure these parts alone.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Also fill the queue with a million jobs and kill every process, each in
+    /// an installation of its own: the whole table of numbers to hold, in one run.
+    #[arg(long)]
+    all: bool,
     /// Write a table (performance.md) and a plot (performance.svg) into this directory.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
+}
+
+/// One part of the whole measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Two bare hops through the broker.
+    Hops,
+    /// Broker to confirmed report.
+    Pipeline,
+    /// API to result, and the memory of the processes.
+    Api,
+    /// Events through a chain of blocks.
+    Flows,
+    /// First calls, many identities, paused and idle runtimes.
+    Starts,
+    /// Cold starts, and where their time goes.
+    Cold,
+    /// The bare machine.
+    Floors,
 }
 
 /// What is measured instead of latency and throughput.
@@ -118,7 +139,7 @@ impl Bench {
                 } else {
                     print_table(&summary);
                 }
-                0
+                i32::from(summary["ok"] != true)
             }
             Err(error) => {
                 eprintln!("sluice: bench: {error:#}");
@@ -130,8 +151,12 @@ impl Bench {
     /// The command line that repeats this run.
     fn command(&self) -> String {
         format!(
-            "sluice bench --workers {} --jobs {} --samples {} --clients {}",
-            self.workers, self.jobs, self.samples, self.clients
+            "sluice bench{} --workers {} --jobs {} --samples {} --clients {}",
+            if self.all { " --all" } else { "" },
+            self.workers,
+            self.jobs,
+            self.samples,
+            self.clients
         )
     }
 
@@ -140,83 +165,92 @@ impl Bench {
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
-        let options = RigOptions {
-            workers: self.workers,
-            settings,
-        };
-        let (summary, left) =
-            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
-        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+        let more = settings.clone();
+        let parts = async |rig: &mut Rig| self.parts(rig).await;
+        let mut summary = on_own_rig(self.workers, settings, shutdown, parts).await?;
+        if self.all {
+            let depth: depth::Depth = with_defaults(&[])?;
+            summary["depth"] = or_why(Box::pin(depth.measure(more.clone(), shutdown)).await);
+            let faults: faults::Faults = with_defaults(&["--short", "--fault", "kill"])?;
+            summary["faults"] = or_why(Box::pin(faults.measure(more, shutdown)).await);
+        }
         Ok(summary)
     }
 
-    async fn all(&self, rig: &mut Rig) -> anyhow::Result<Value> {
+    async fn parts(&self, rig: &mut Rig) -> anyhow::Result<Value> {
         let (project, pool) = rig.project_and_pool("bench").await?;
         rig.start_agent(&pool).await?;
         let amqp = rig.amqp_url()?;
-        let load_average = load_average();
-
-        eprintln!("Two bare hops through the broker");
-        let two_hop = two_hop::measure(&amqp, self.jobs, PIPELINE_WINDOW).await?;
-        eprintln!("The pipeline: broker to confirmed report");
-        let (broker_to_report, pipeline) = self.pipeline(rig, &amqp).await?;
-        eprintln!("The whole line: API to result");
-        let api = Api { rig, project, pool };
-        let (api_to_result, api_rate) = api.measure(self).await?;
-        let (rss_mib, private_mib) = (rig.rss_mib(), rig.private_mib());
-        say("A chain of blocks");
-        let chain =
-            flows::Chain::make(rig, &api.project, &api.pool.id, flows::BLOCKS, false).await?;
-        let chain = chain.run(rig, flows::EVENTS).await?;
-        ensure!(chain.fate.is_whole(), "the chain: {:?}", chain.fate);
-        say("First calls, many identities, idle runtimes");
-        let first_calls = starts::first_calls(&api).await?;
-        let identities = starts::identities(&api).await?;
-        let (runtime_pss_mib, runtimes) = starts::idle_memory(&api).await?;
-        say("Cold starts");
-        let cold = starts::cold(rig, &amqp).await?;
-        say("The bare machine");
-        let floors = floors::measure(&rig.image(), &rig.podman_url()?).await?;
-        let tenth = |mib: f64| (mib * 10.0).round() / 10.0;
-        Ok(json!({
+        let mut summary = json!({
             "ok": true,
-            "load_average": load_average,
+            "load_average": load_average(),
             "workers": self.workers,
-            "broker_to_report_ms": broker_to_report.to_json(),
-            "api_to_result_ms": api_to_result.to_json(),
-            "api_jobs_per_s": api_rate.round(),
-            "pipeline_jobs_per_s": pipeline.round(),
-            "flow_executions_per_s": chain.per_s().round(),
-            "two_hop_per_s": two_hop.round(),
-            "pipeline_share_of_two_hop": (pipeline / two_hop * 100.0).round() / 100.0,
-            "stem_first_call_ms": first_calls.to_json(),
-            "stem_first_calls": first_calls.len(),
-            "cold_ms": cold.to_json(),
-            "podman_run_ms": floors.podman_run.to_json(),
-            "identities": identities,
-            "runtime_pss_mib": tenth(runtime_pss_mib),
-            "idle_runtimes": runtimes,
-            "rss_mib": rss_mib,
-            "private_mib": private_mib,
-            "floors": {
-                "node_loop_per_s": floors.node_loop_per_s.round(),
-                "bullmq": floors.bullmq,
-            },
-        }))
+        });
+        if self.wants(Part::Hops) {
+            say("Two bare hops through the broker");
+            let rate = two_hop::measure(&amqp, self.jobs, PIPELINE_WINDOW).await?;
+            summary["two_hop_per_s"] = json!(rate.round());
+        }
+        if self.wants(Part::Pipeline) {
+            say("The pipeline: broker to confirmed report");
+            let measured = self.pipeline(rig, &amqp, &mut summary).await;
+            note(&mut summary, "pipeline", measured);
+        }
+        let api = Api { rig, project, pool };
+        if self.wants(Part::Api) {
+            say("The whole line: API to result");
+            let measured = api.measure(self, &mut summary).await;
+            note(&mut summary, "api", measured);
+        }
+        if self.wants(Part::Flows) {
+            say("A chain of blocks");
+            let measured = chain_of_blocks(&api, &mut summary).await;
+            note(&mut summary, "flows", measured);
+        }
+        if self.wants(Part::Starts) {
+            say("First calls, many identities, idle runtimes");
+            let measured = starts::measure(&api, &mut summary).await;
+            note(&mut summary, "starts", measured);
+            say("A crowd on few runtimes");
+            let measured = starts::crowd(rig, &amqp, &mut summary).await;
+            note(&mut summary, "crowd", measured);
+        }
+        if self.wants(Part::Cold) {
+            say("Cold starts and paused runtimes");
+            let measured = starts::cold(rig, &amqp, &mut summary).await;
+            note(&mut summary, "cold", measured);
+        }
+        if self.wants(Part::Floors) {
+            say("The bare machine");
+            let (image, podman) = (rig.image(), rig.podman_url()?);
+            let measured = floors::measure(&image, &podman, &mut summary).await;
+            note(&mut summary, "floors", measured);
+        }
+        Ok(summary)
+    }
+
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
     }
 
     /// Workers alone, fed and heard through the broker by this process.
-    async fn pipeline(&self, rig: &mut Rig, amqp: &str) -> anyhow::Result<(Samples, f64)> {
+    async fn pipeline(&self, rig: &mut Rig, amqp: &str, summary: &mut Value) -> anyhow::Result<()> {
         let names = Names::of(&PoolId::from(BARE_POOL));
         let link = Link::connect(amqp, "sluice bench", &names).await?;
         let workers = rig.start_bare_workers(BARE_POOL, amqp, &[])?;
-        let result = self.pump(&link).await;
+        let result = self.pump(rig, &workers, &link, summary).await;
         link.close().await;
         workers.stop().await;
         result
     }
 
-    async fn pump(&self, link: &Link) -> anyhow::Result<(Samples, f64)> {
+    async fn pump(
+        &self,
+        rig: &Rig,
+        workers: &BareWorkers,
+        link: &Link,
+        summary: &mut Value,
+    ) -> anyhow::Result<()> {
         let mut pump = Pump::new(link, BARE_POOL).await?;
         pump.run(WARM_UP_JOBS, 64).await.context("warm up")?;
 
@@ -227,95 +261,18 @@ impl Bench {
             samples.add(started.elapsed());
         }
         let jobs = self.jobs as usize;
+        let spent = rig.cpu_us(workers.ids());
         let started = Instant::now();
         pump.run(jobs, PIPELINE_WINDOW).await?;
-        Ok((samples, jobs as f64 / started.elapsed().as_secs_f64()))
-    }
-}
-
-/// Keeps a number of jobs in flight on the bare pool.
-struct Pump<'a> {
-    link: &'a Link,
-    reports: crate::queue::Deliveries<sluice_proto::report::Report>,
-    open: HashSet<JobId>,
-    pool: &'a str,
-    /// Whose expressions are evaluated.
-    flow: String,
-    /// What the last job ran on.
-    origin: Option<Origin>,
-}
-
-// === impl Pump ===
-
-impl<'a> Pump<'a> {
-    async fn new(link: &'a Link, pool: &'a str) -> anyhow::Result<Self> {
-        Ok(Self {
-            reports: link.reports(1_000).await?,
-            link,
-            open: HashSet::new(),
-            pool,
-            flow: pool.to_owned(),
-            origin: None,
-        })
-    }
-
-    /// Runs `jobs` no-op jobs, at most `window` at a time, until each is reported finished.
-    async fn run(&mut self, jobs: usize, window: usize) -> anyhow::Result<()> {
-        let mut published = 0;
-        let mut publishing = FuturesUnordered::new();
-        while published < jobs || !self.open.is_empty() || !publishing.is_empty() {
-            while published < jobs && self.open.len() < window {
-                let job = no_op_of(self.pool, &self.flow);
-                self.open.insert(job.id.clone());
-                published += 1;
-                let link = self.link;
-                publishing.push(async move { link.publish_job(&job, now_us()).await });
-            }
-            // Both futures may be dropped half-way: a delivery not yet taken stays
-            // with the stream, and an unfinished publish stays in `publishing`.
-            let next = futures::future::select(
-                publishing.next(),
-                Box::pin(async_std::future::timeout(ANSWER_MAX, self.reports.next())),
-            );
-            let delivery = match next.await {
-                futures::future::Either::Left((Some(confirmed), _)) => {
-                    confirmed?;
-                    continue;
-                }
-                futures::future::Either::Left((None, report)) => report.await??,
-                futures::future::Either::Right((report, _)) => report??,
-            };
-            if let Body::Finished(finished) = &delivery.item.body {
-                ensure!(
-                    matches!(finished.outcome, Outcome::Succeeded { .. }),
-                    "a no-op job ended as {:?}",
-                    finished.outcome
-                );
-                self.open.remove(&delivery.item.job);
-                self.origin = finished.runtime.as_ref().map(|used| used.origin);
-            }
-            delivery.ack().await?;
+        let rate = jobs as f64 / started.elapsed().as_secs_f64();
+        summary["broker_to_report_ms"] = samples.to_json();
+        summary["pipeline_jobs_per_s"] = json!(rate.round());
+        summary["pipeline_cpu_us_per_job"] = per_job(&spent, &rig.cpu_us(workers.ids()), jobs);
+        if let Some(two_hop) = summary["two_hop_per_s"].as_f64() {
+            let share = (rate / two_hop * 100.0).round() / 100.0;
+            summary["pipeline_share_of_two_hop"] = json!(share);
         }
         Ok(())
-    }
-}
-
-fn no_op_of(pool: &str, flow: &str) -> Job {
-    Job {
-        id: JobId(uuid::Uuid::now_v7().to_string()),
-        kind: Kind::Evaluate,
-        priority: Priority::Normal,
-        pool: PoolId::from(pool),
-        project: ProjectId::from(pool),
-        identity: Identity::Flow { flow: flow.into() },
-        dispatch: 1,
-        created_us: now_us(),
-        timeout_ms: 30_000,
-        expires_ms: None,
-        block: None,
-        token: String::new(),
-        traceparent: None,
-        payload: br#"{"expressions":{"value":"1 + 1"},"scope":{}}"#.to_vec(),
     }
 }
 
@@ -329,7 +286,7 @@ struct Api<'a> {
 // === impl Api ===
 
 impl Api<'_> {
-    async fn measure(&self, bench: &Bench) -> anyhow::Result<(Samples, f64)> {
+    async fn measure(&self, bench: &Bench, summary: &mut Value) -> anyhow::Result<()> {
         self.burst(WARM_UP_JOBS, 32).await.context("warm up")?;
         let mut samples = Samples::default();
         for _ in 0..bench.samples {
@@ -338,9 +295,16 @@ impl Api<'_> {
             samples.add(started.elapsed());
         }
         let jobs = bench.jobs as usize;
+        let spent = self.rig.cpu_us([]);
         let started = Instant::now();
         self.burst(jobs, bench.clients as usize).await?;
-        Ok((samples, jobs as f64 / started.elapsed().as_secs_f64()))
+        let rate = jobs as f64 / started.elapsed().as_secs_f64();
+        summary["api_to_result_ms"] = samples.to_json();
+        summary["api_jobs_per_s"] = json!(rate.round());
+        summary["api_cpu_us_per_job"] = per_job(&spent, &self.rig.cpu_us([]), jobs);
+        summary["rss_mib"] = json!(self.rig.rss_mib());
+        summary["private_mib"] = json!(self.rig.private_mib());
+        Ok(())
     }
 
     async fn burst(&self, jobs: usize, clients: usize) -> anyhow::Result<()> {
@@ -377,6 +341,53 @@ impl Api<'_> {
     }
 }
 
+async fn chain_of_blocks(api: &Api<'_>, summary: &mut Value) -> anyhow::Result<()> {
+    let (rig, pool) = (api.rig, &api.pool.id);
+    let chain = flows::Chain::make(rig, &api.project, pool, flows::BLOCKS, false).await?;
+    let chain = chain.run(rig, flows::EVENTS).await?;
+    ensure!(chain.fate.is_whole(), "the chain: {:?}", chain.fate);
+    summary["flow_executions_per_s"] = json!(chain.per_s().round());
+    Ok(())
+}
+
+/// A part that could not be measured is told, and takes no other along.
+fn note(summary: &mut Value, part: &str, measured: anyhow::Result<()>) {
+    if let Err(error) = measured {
+        say(&format!("  not measured: {error:#}"));
+        summary["ok"] = json!(false);
+        summary["failed"][part] = json!(format!("{error:#}"));
+    }
+}
+
+/// The same for a mode of its own.
+fn or_why(measured: anyhow::Result<Value>) -> Value {
+    measured.unwrap_or_else(|error| json!({"ok": false, "error": format!("{error:#}")}))
+}
+
+/// A mode with these options and the defaults of all others.
+fn with_defaults<T: clap::Args>(options: &[&str]) -> anyhow::Result<T> {
+    let command = T::augment_args(clap::Command::new("bench").no_binary_name(true));
+    Ok(T::from_arg_matches(
+        &command.try_get_matches_from(options)?,
+    )?)
+}
+
+/// What one job cost each role in processor time, in microseconds, and all together.
+fn per_job(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, jobs: usize) -> Value {
+    let mut shares = serde_json::Map::new();
+    let mut all = 0.0;
+    for (role, us) in after {
+        let spent = us.saturating_sub(before.get(role).copied().unwrap_or(0));
+        let share = spent as f64 / jobs as f64;
+        all += share;
+        if share >= 0.5 {
+            shares.insert(role.clone(), json!(share.round()));
+        }
+    }
+    shares.insert("all".into(), json!(all.round()));
+    Value::Object(shares)
+}
+
 /// Processes that ran or wanted to, on average over the last minute.
 fn load_average() -> Option<f64> {
     let said = std::fs::read_to_string("/proc/loadavg").ok()?;
@@ -390,6 +401,37 @@ fn stats_of(ms: &[f64]) -> Value {
         samples.add(Duration::from_secs_f64(ms / 1_000.0));
     }
     samples.to_json()
+}
+
+/// Measures on an installation that leaves nothing behind.
+async fn on_own_rig(
+    workers: u32,
+    settings: Vec<(String, String)>,
+    shutdown: &Shutdown,
+    work: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<Value>,
+) -> anyhow::Result<Value> {
+    let options = RigOptions { workers, settings };
+    let (summary, left) = on_a_rig(options, shutdown, work).await?;
+    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    Ok(summary)
+}
+
+/// Prints what a mode has found; answers with the exit code.
+fn conclude(mode: &str, json: bool, measured: anyhow::Result<Value>) -> i32 {
+    match measured {
+        Ok(summary) => {
+            if json {
+                println!("{summary}");
+            } else {
+                println!("{summary:#}");
+            }
+            i32::from(summary["ok"] != true)
+        }
+        Err(error) => {
+            say(&format!("bench {mode}: {error:#}"));
+            1
+        }
+    }
 }
 
 /// Tells a person how it goes; standard output is for the summary.
@@ -413,21 +455,17 @@ fn print_table(summary: &Value) {
         "API to result               {}",
         latency("api_to_result_ms")
     );
-    println!(
-        "API                         {} jobs/s",
-        summary["api_jobs_per_s"]
-    );
-    println!(
-        "pipeline                    {} jobs/s",
-        summary["pipeline_jobs_per_s"]
-    );
-    println!(
-        "two bare hops               {} messages/s",
-        summary["two_hop_per_s"]
-    );
+    for (name, key, unit) in [
+        ("API", "api_jobs_per_s", "jobs/s"),
+        ("pipeline", "pipeline_jobs_per_s", "jobs/s"),
+        ("two bare hops", "two_hop_per_s", "messages/s"),
+    ] {
+        println!("{name:<27} {} {unit}", summary[key]);
+    }
     for (name, key) in [
         ("first call, on a stem", "stem_first_call_ms"),
         ("first call, cold", "cold_ms"),
+        ("a paused runtime's call", "resume_ms"),
         ("podman run, Node hello", "podman_run_ms"),
     ] {
         println!("{name:<27} {}", latency(key));
@@ -436,6 +474,12 @@ fn print_table(summary: &Value) {
         "an idle runtime, PSS        {} MiB",
         summary["runtime_pss_mib"]
     );
+    for (name, key) in [
+        ("pipeline", "pipeline_cpu_us_per_job"),
+        ("API", "api_cpu_us_per_job"),
+    ] {
+        println!("{name:<9} CPU µs per job    {}", summary[key]);
+    }
     println!("resident memory, MiB        {}", summary["rss_mib"]);
     println!("private memory, MiB         {}", summary["private_mib"]);
 }

@@ -4,6 +4,7 @@
 //! containers, kills a worker under a running job, and leaves nothing behind.
 //! Owns the story; the processes are the [`Rig`]'s.
 
+mod database;
 mod flow;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,9 @@ const BURST_JOBS: usize = 200;
 /// How long one job of the demo may be waited for.
 const WAIT_S: u64 = 60;
 
+/// Why the demo's flows use no database.
+const NO_DATABASE: &str = "apps reach no address of their host, and this user may not make the network in which `make demo` gives a database another one";
+
 /// Run the whole line once on this machine, with nothing left behind.
 ///
 /// Example: sluice demo --app sample.mjs
@@ -35,6 +39,13 @@ pub struct Demo {
     /// How many workers to start.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=16))]
     workers: u32,
+    /// Start a PostgreSQL server on the loopback, which apps reach at this address,
+    /// and run a flow against it (`make demo` arranges the address).
+    #[arg(long, value_name = "ADDRESS", requires = "postgresql_app")]
+    postgresql: Option<std::net::IpAddr>,
+    /// The bundle of tests/apps/postgresql.
+    #[arg(long, value_name = "FILE")]
+    postgresql_app: Option<PathBuf>,
     /// Print one summary object as the last line of standard output.
     #[arg(long)]
     json: bool,
@@ -49,8 +60,9 @@ struct Seen {
     containers: BTreeSet<String>,
     agents: u64,
     latency: Samples,
-    /// What came of the flow.
+    /// What came of the flows.
     flow: Value,
+    database: Value,
     started: Option<Instant>,
 }
 
@@ -101,10 +113,17 @@ impl Demo {
         let code = std::fs::read_to_string(&self.app)
             .with_context(|| format!("read the sample app {}", self.app.display()))?;
         seen.say("Starting a gateway");
-        let options = RigOptions {
+        let mut options = RigOptions {
             workers: self.workers,
             settings,
         };
+        if let Some(address) = self.postgresql {
+            let allowed = format!("{address}/32:{}", database::PORT);
+            let network = [("", "private"), ("_ALLOW", &allowed)];
+            let network = network
+                .map(|(end, value)| (format!("SLUICE_RUNTIME_NETWORK{end}"), value.to_owned()));
+            options.settings.extend(network);
+        }
         let mut rig = until_interrupted(shutdown, Rig::start(options)).await?;
         let result = until_interrupted(shutdown, self.play(&mut rig, seen, &code)).await;
         if let Err(error) = result {
@@ -141,7 +160,20 @@ impl Demo {
         stage.latency(seen).await?;
         stage.burst(seen).await?;
         stage.trace(seen, &job).await?;
-        seen.flow = flow::run(stage.rig, seen, &stage.project, &self.app).await?;
+        let scene = flow::sample(&self.app);
+        seen.flow = flow::run(stage.rig, seen, &stage.project, &scene)
+            .await?
+            .told;
+        seen.database = match (self.postgresql, &self.postgresql_app) {
+            (Some(address), Some(app)) => {
+                let place = (&*address.to_string(), &**app);
+                database::run(stage.rig, seen, &stage.project, place).await?
+            }
+            _ => {
+                seen.say(&format!("No flow with a database: {NO_DATABASE}"));
+                json!({"skipped": NO_DATABASE})
+            }
+        };
         Ok(())
     }
 }
@@ -441,6 +473,7 @@ impl Seen {
             "p50_ms": self.latency.p50(),
             "p99_ms": self.latency.p99(),
             "flow": self.flow,
+            "database": self.database,
             "left_behind": left,
             "seconds": self.started.map(|at| at.elapsed().as_secs_f64()),
             "error": error,

@@ -64,6 +64,40 @@ pub async fn version(
     }))
 }
 
+/// A version that one of the followed registries lists, fetched from it.
+///
+/// # Errors
+///
+/// What the last registry that lists the app said, if none gave it.
+pub async fn from_registry(
+    admin: &Admin,
+    app: &str,
+    version: Option<&str>,
+) -> Result<Option<Value>, Failure> {
+    // Only an admin's key sees them, and what it does not see is not there.
+    let (200, registries) = admin.answer("GET", "/api/v1/registries", None).await? else {
+        return Ok(None);
+    };
+    let body = object(&[
+        ("app", Some(json!(app))),
+        ("version", version.map(|version| json!(version))),
+    ]);
+    let mut refused = None;
+    for registry in registries.as_array().into_iter().flatten() {
+        let id = segment(registry["id"].as_str().unwrap_or_default());
+        let path = format!("/api/v1/registries/{id}/install");
+        match admin.answer("POST", &path, Some(&body)).await? {
+            (0..=399, version) => return Ok(Some(version)),
+            (404, _) => {}
+            (_, sentence) => refused = Some(print::text(&sentence)),
+        }
+    }
+    match refused {
+        Some(sentence) => Err(anyhow::anyhow!(sentence).into()),
+        None => Ok(None),
+    }
+}
+
 /// Publishes a bundle as a version.
 pub async fn upload(
     admin: &Admin,
@@ -128,19 +162,29 @@ pub async fn install(admin: &Admin, wanted: &Wanted<'_>) -> Result<String, Failu
             .post(&path, &json!({"version": wanted.version}))
             .await?;
     }
-    let changed = wanted
-        .config
-        .iter()
-        .any(|(field, source)| known["config"][field] != source.as_str());
-    if changed {
-        let path = format!("/api/v1/installations/{id}/config");
-        let body = json!({"config": wanted.config});
-        admin.call("PATCH", &path, Some(&body)).await?;
-    }
+    configure(admin, known, wanted.config).await?;
     if known["status"] == "draft" {
         confirm(admin, "installations", &id).await?;
     }
     Ok(id)
+}
+
+/// Changes those fields of an installation's config that are otherwise.
+pub async fn configure(
+    admin: &Admin,
+    known: &Value,
+    config: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let mut fields = config.iter();
+    if fields.all(|(field, source)| known["config"][field] == source.as_str()) {
+        return Ok(());
+    }
+    let id = segment(known["id"].as_str().unwrap_or_default());
+    let path = format!("/api/v1/installations/{id}/config");
+    admin
+        .call("PATCH", &path, Some(&json!({"config": config})))
+        .await?;
+    Ok(())
 }
 
 /// Confirms a draft of an installation or a block; `noun` is that of the path.

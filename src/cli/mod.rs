@@ -34,10 +34,12 @@ mod up;
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::cli::admin::Failure;
 use crate::config::{self, EXIT_USAGE, Reader};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{self, Shutdown, Threads};
 use crate::{agent, bridge, gateway, telemetry, worker};
 
 /// Settings that `demo` and `bench` decide themselves, so their children are not told this process's.
@@ -147,9 +149,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, i
 // === impl Command ===
 
 impl Command {
-    /// Does what was asked for; answers with the exit code.
-    pub async fn run(self, look_up: LookUp<'_>) -> i32 {
-        match self.dispatch(look_up).await {
+    /// Does what was asked for; answers with the exit code. Blocks.
+    pub fn execute(self, look_up: LookUp<'_>) -> i32 {
+        shutdown::start_executor(self.threads());
+        let outcome = match self.role(look_up) {
+            Some(role) => role.map(shutdown::run_role),
+            None => async_std::task::block_on(self.dispatch(look_up)),
+        };
+        match outcome {
             Ok(code) => code,
             Err(failure) => {
                 failure.print();
@@ -158,24 +165,30 @@ impl Command {
         }
     }
 
+    fn threads(&self) -> Threads {
+        match self {
+            Self::Agent | Self::Bridge | Self::Worker => Threads::One,
+            _ => Threads::Processors,
+        }
+    }
+
+    /// What one process does until it is told to end; `None` for everything else.
+    fn role(&self, look_up: LookUp<'_>) -> Option<Result<BoxFuture<'static, i32>, Failure>> {
+        Some(match self {
+            Self::Gateway => start(look_up, |reader| reader.gateway(), gateway::run),
+            Self::Agent => start(look_up, |reader| reader.agent(), agent::run),
+            Self::Bridge => start(look_up, |reader| reader.bridge(), bridge::run),
+            Self::Worker => start(look_up, |reader| reader.worker(), worker::run),
+            _ => return None,
+        })
+    }
+
     async fn dispatch(self, look_up: LookUp<'_>) -> Result<i32, Failure> {
         match self {
-            Self::Gateway => {
-                let (config, shutdown) = role(look_up, |reader| reader.gateway())?;
-                Ok(shutdown.exit_code(gateway::run(config, shutdown.clone()).await))
-            }
-            Self::Agent => {
-                let (config, shutdown) = role(look_up, |reader| reader.agent())?;
-                Ok(shutdown.exit_code(agent::run(config, shutdown.clone()).await))
-            }
-            Self::Bridge => {
-                let (config, shutdown) = role(look_up, |reader| reader.bridge())?;
-                Ok(shutdown.exit_code(bridge::run(config, shutdown.clone()).await))
-            }
-            Self::Worker => {
-                let (config, shutdown) = role(look_up, |reader| reader.worker())?;
-                Ok(shutdown.exit_code(worker::run(config, shutdown.clone()).await))
-            }
+            Self::Gateway | Self::Agent | Self::Bridge | Self::Worker => match self.role(look_up) {
+                Some(role) => Ok(role?.await),
+                None => Ok(EXIT_USAGE),
+            },
             Self::Up(up) => up.run(look_up).await,
             Self::Demo(demo) => {
                 let (settings, shutdown) = role(look_up, rig_settings)?;
@@ -228,6 +241,20 @@ fn role<T>(
         shutdown.on_parent_end();
     }
     Ok((config, shutdown))
+}
+
+/// A role with its settings, ready to run.
+fn start<T, F>(
+    look_up: LookUp<'_>,
+    read: impl FnOnce(&mut Reader<'_>) -> T,
+    run: impl FnOnce(T, Shutdown) -> F,
+) -> Result<BoxFuture<'static, i32>, Failure>
+where
+    F: Future<Output = i32> + Send + 'static,
+{
+    let (config, shutdown) = role(look_up, read)?;
+    let running = run(config, shutdown.clone());
+    Ok(async move { shutdown.exit_code(running.await) }.boxed())
 }
 
 fn rig_settings(reader: &mut Reader<'_>) -> Vec<(String, String)> {

@@ -71,6 +71,11 @@ pub struct BareWorkers {
 // === impl BareWorkers ===
 
 impl BareWorkers {
+    /// Their process ids.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.children.iter().map(Child::id)
+    }
+
     pub async fn stop(self) {
         for child in self.children {
             end(child, "worker").await;
@@ -255,6 +260,18 @@ impl Rig {
             )?);
         }
         Ok(BareWorkers { children })
+    }
+
+    /// How many workers an agent of this rig has.
+    pub fn workers(&self) -> u32 {
+        self.options.workers
+    }
+
+    /// What the workers without a bridge of this pool have logged so far.
+    pub fn logs_of_bare_workers(&self, pool: &str) -> String {
+        let dirs = (0..self.options.workers).map(|n| self.dir.path().join(format!("{pool}-{n}")));
+        dirs.filter_map(|dir| std::fs::read_to_string(dir.join("worker.log")).ok())
+            .collect()
     }
 
     /// The Podman service the agent uses, which it keeps beside the broker's address.

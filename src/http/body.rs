@@ -19,10 +19,10 @@ const BODIES_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How long a client that was turned away should wait, in seconds.
 const RETRY_AFTER_S: u32 = 1;
 
-/// What all bodies together may take.
-#[derive(Default)]
+/// What all bodies together may take, and how long each of them.
 pub struct Budget {
     taken: Arc<AtomicU64>,
+    patience: Duration,
 }
 
 /// A body, and its share of the budget until it is dropped.
@@ -38,6 +38,15 @@ struct Share {
 
 // === impl Budget ===
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            taken: Arc::default(),
+            patience: BODY_MAX,
+        }
+    }
+}
+
 impl Budget {
     /// Reads the request's body, of at most `bytes_max`.
     pub async fn read(&self, conn: &mut Conn, bytes_max: u64) -> Result<Body, ApiError> {
@@ -52,7 +61,7 @@ impl Budget {
             return Err(too_large());
         }
         let share = self.take(length)?;
-        match limit::timeout(BODY_MAX, body.read_bytes()).await {
+        match limit::timeout(self.patience, body.read_bytes()).await {
             Ok(Ok(bytes)) => Ok(Body {
                 bytes,
                 _share: share,
@@ -66,7 +75,8 @@ impl Budget {
                 "the body could not be read: {error}"
             ))),
             Err(_) => {
-                let sentence = format!("the body did not arrive within {} s", BODY_MAX.as_secs());
+                let seconds = self.patience.as_secs_f64();
+                let sentence = format!("the body did not arrive within {seconds} s");
                 Err(ApiError::new(408, sentence))
             }
         }
@@ -110,7 +120,60 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
+    use async_std::net::TcpStream;
+    use futures::future::BoxFuture;
+    use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
+
     use super::*;
+    use crate::http::{Listener, Reply, Request, Routes, serve_with};
+
+    /// Answers how long the body is.
+    struct Measure;
+
+    impl Routes for Measure {
+        const BODY_BYTES_MAX: u64 = 100;
+
+        fn route<'a>(&'a self, mut request: Request<'a>) -> BoxFuture<'a, Result<Reply, ApiError>> {
+            async move {
+                let body = request.body(Self::BODY_BYTES_MAX).await?;
+                Ok(Reply::data(&body.len()))
+            }
+            .boxed()
+        }
+    }
+
+    #[async_std::test]
+    async fn a_body_that_never_ends_is_given_up_and_its_place_is_free() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        let addr = listener.local_addr().expect("an address");
+        let budget = Budget {
+            patience: Duration::from_millis(50),
+            ..Budget::default()
+        };
+        let taken = budget.taken.clone();
+        let server = serve_with(Measure, Listener::Tcp(listener), budget);
+        let ask = async |body: &str| {
+            let mut stream = TcpStream::connect(addr).await.expect("it listens");
+            let head =
+                "POST / HTTP/1.1\r\nhost: g\r\nconnection: close\r\ncontent-length: 4\r\n\r\n";
+            let request = format!("{head}{body}");
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            let mut said = String::new();
+            stream.read_to_string(&mut said).await.expect("an answer");
+            said
+        };
+        let said = ask("ha").await;
+        assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+        assert!(said.contains("did not arrive within 0.05 s"), "{said}");
+        assert_eq!(taken.load(Ordering::SeqCst), 0);
+        let said = ask("half").await;
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        assert!(
+            server.drain(Duration::from_secs(5)).await,
+            "nothing is in flight"
+        );
+    }
 
     #[test]
     fn bodies_share_a_budget_and_give_it_back() {

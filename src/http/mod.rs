@@ -103,6 +103,10 @@ struct Place<'a>(&'a AtomicUsize);
 
 /// Serves requests on a bound listener.
 pub fn serve<R: Routes>(routes: R, listener: Listener) -> Server {
+    serve_with(routes, listener, Budget::default())
+}
+
+fn serve_with<R: Routes>(routes: R, listener: Listener, bodies: Budget) -> Server {
     let swansong = Swansong::new();
     let config = trillium_async_std::config()
         .without_signals()
@@ -124,7 +128,7 @@ pub fn serve<R: Routes>(routes: R, listener: Listener) -> Server {
     drop(config.spawn(Service {
         routes,
         in_flight: AtomicUsize::new(0),
-        bodies: Budget::default(),
+        bodies,
     }));
     Server { swansong }
 }

@@ -8,7 +8,7 @@
 //! ```
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::{BoxFuture, Either, select};
 use futures::{FutureExt, StreamExt};
@@ -27,6 +27,7 @@ use sluice_proto::report::{Body, Cause, Failure, Finished, Outcome, Report};
 
 use crate::queue::health::Health;
 use crate::queue::link::Link;
+use crate::queue::settling::Settling;
 use crate::queue::{Error, message, topology};
 use crate::telemetry::now_us;
 
@@ -46,7 +47,7 @@ pub struct Deliveries<T> {
     /// An unreadable message on its way to the dead letters. It is out of the
     /// way before the next delivery is handed out, so that whoever settles a
     /// delivery and all earlier ones at once does not settle this one with them.
-    burying: Option<BoxFuture<'static, Result<(), Error>>>,
+    burying: Option<(u64, BoxFuture<'static, Result<(), Error>>)>,
     item: PhantomData<fn() -> T>,
 }
 
@@ -82,6 +83,7 @@ pub struct Delivery<T> {
 
 struct Receipt {
     acker: Acker,
+    tag: u64,
     source: Arc<Source>,
 }
 
@@ -90,7 +92,11 @@ struct Receipt {
 struct Source {
     channel: Channel,
     health: Arc<Health>,
+    settling: Mutex<Settling>,
 }
+
+/// Says what is due when it is dropped, so that it is said however a wait ends.
+struct Saying<'a>(&'a Source);
 
 // === impl Link ===
 
@@ -175,6 +181,7 @@ impl Link {
             source: Arc::new(Source {
                 channel,
                 health: self.inner.health.clone(),
+                settling: Mutex::default(),
             }),
             consumer,
             feed,
@@ -193,8 +200,9 @@ impl<T: DeserializeOwned> Deliveries<T> {
     /// Fails when the link is dead, or after [`Deliveries::cancel`].
     pub async fn next(&mut self) -> Result<Delivery<T>, Error> {
         loop {
-            if let Some(burying) = &mut self.burying {
+            if let Some((tag, burying)) = &mut self.burying {
                 let buried = burying.await;
+                self.source.settling().gone(*tag);
                 self.burying = None;
                 // If it failed the message is unsettled, and comes again with the next link.
                 buried.inspect_err(|error| self.link.inner.health.kill(error.clone()))?;
@@ -212,6 +220,7 @@ impl<T: DeserializeOwned> Deliveries<T> {
                         bytes: raw.data.len(),
                         receipt: (self.feed != Feed::Signals).then(|| Receipt {
                             acker: raw.acker,
+                            tag: raw.delivery_tag,
                             source: self.source.clone(),
                         }),
                     });
@@ -254,7 +263,12 @@ impl<T: DeserializeOwned> Deliveries<T> {
         // Deliveries first: the end of the link stays known, and a delivery that
         // is not taken stays in the stream.
         match select(self.consumer.next(), gone).await {
-            Either::Left((Some(Ok(raw)), _)) => Ok(raw),
+            Either::Left((Some(Ok(raw)), _)) => {
+                if self.feed != Feed::Signals {
+                    self.source.settling().taken(raw.delivery_tag);
+                }
+                Ok(raw)
+            }
             Either::Left((Some(Err(error)), _)) => {
                 let error = Error::from(error);
                 health.kill(error.clone());
@@ -283,9 +297,9 @@ impl<T: DeserializeOwned> Deliveries<T> {
             "A message cannot be read; it goes to the dead letters"
         );
         if self.feed != Feed::Signals {
-            let (link, feed) = (self.link.clone(), self.feed);
-            self.burying =
-                Some(async move { bury_unread(&link, feed, raw, &reason).await }.boxed());
+            let (link, feed, tag) = (self.link.clone(), self.feed, raw.delivery_tag);
+            let burying = async move { bury_unread(&link, feed, raw, &reason).await };
+            self.burying = Some((tag, burying.boxed()));
         }
     }
 }
@@ -353,25 +367,42 @@ pub fn failed(job: JobId, attempt: Attempt, worker: &str, failure: Failure) -> R
 // === impl Delivery ===
 
 impl<T> Delivery<T> {
-    /// Settles it: done with.
+    /// Settles it: done with. Those that are done within one turn of the
+    /// executor are settled by one message, as far as none before them is open.
     pub async fn ack(self) -> Result<(), Error> {
-        self.settle(BasicAckOptions::default()).await
+        let Some(Receipt { tag, source, .. }) = self.receipt else {
+            return Ok(());
+        };
+        source.health.check()?;
+        if source.settling().done(tag) {
+            let _saying = Saying(&source);
+            async_std::task::yield_now().await;
+            return source.say_due();
+        }
+        Ok(())
     }
 
     /// Settles it and every earlier delivery of the same [`Deliveries`], which
     /// must all be done with: one message to the broker instead of many.
     pub async fn ack_through(self) -> Result<(), Error> {
-        self.settle(BasicAckOptions { multiple: true }).await
+        let Some(Receipt { tag, source, .. }) = self.receipt else {
+            return Ok(());
+        };
+        source.health.check()?;
+        source.settling().gone_through(tag);
+        source.say(tag, true)
     }
 
     /// Settles it: not its fault, back to its queue, near the front. Brokers
     /// before RabbitMQ 4.3 count this as a delivery all the same.
     pub async fn requeue(self) -> Result<(), Error> {
-        let Some(Receipt { acker, source }) = self.receipt else {
+        let Some(Receipt { acker, tag, source }) = self.receipt else {
             return Ok(());
         };
         let settled = acker.nack(back_to_queue());
-        known(source.health.within("a requeue", settled).await?)
+        known(source.health.within("a requeue", settled).await?)?;
+        source.settling().gone(tag);
+        Ok(())
     }
 
     /// Takes the item out; what is left settles as before.
@@ -387,15 +418,34 @@ impl<T> Delivery<T> {
         };
         (self.item, rest)
     }
+}
 
-    async fn settle(self, options: BasicAckOptions) -> Result<(), Error> {
-        let Some(Receipt { acker, source }) = self.receipt else {
-            return Ok(());
-        };
-        // Written, not confirmed: AMQP confirms no acknowledgement. If it is
-        // lost with the link the message comes again, and repeats are normal.
-        let settled = acker.ack(options);
-        known(source.health.within("an acknowledgement", settled).await?)
+// === impl Source ===
+
+impl Source {
+    fn settling(&self) -> MutexGuard<'_, Settling> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts one acknowledgement on its way. It is not waited for, as AMQP
+    /// confirms none: what is lost with the link comes again, and repeats are normal.
+    fn say(&self, tag: u64, multiple: bool) -> Result<(), Error> {
+        let said = self.channel.basic_ack(tag, BasicAckOptions { multiple });
+        said.now_or_never().unwrap_or(Ok(())).map_err(Error::from)
+    }
+
+    fn say_due(&self) -> Result<(), Error> {
+        let due = self.settling().due();
+        let through = due.through.map_or(Ok(()), |tag| self.say(tag, true));
+        let said = due.single.into_iter().map(|tag| self.say(tag, false));
+        through.and(said.collect())
+    }
+}
+
+impl Drop for Saying<'_> {
+    fn drop(&mut self) {
+        // Nothing is due any more unless the wait was given up, and then nobody hears of it.
+        let _ = self.0.say_due();
     }
 }
 

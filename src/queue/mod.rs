@@ -26,6 +26,7 @@ pub mod inspect;
 mod link;
 mod message;
 mod publisher;
+mod settling;
 mod topology;
 pub mod two_hop;
 

@@ -6,6 +6,8 @@
 //! - Identities, not claims, stand in line for a runtime, so one that floods
 //!   takes one place. When nothing is idle, the one that held its runtime
 //!   longest *yields*: no new claims, and it goes when the last one ends.
+//! - Of several idle ones the one goes that is not expected back, or expected
+//!   last, going by when it came before.
 //! - Stems fill only what is left free; a live runtime is never evicted for one.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -15,6 +17,7 @@ use sluice_proto::job::Identity;
 use sluice_proto::report::{Cause, Failure, Origin};
 
 use crate::config::{Network, RuntimeConfig};
+use crate::runtime::ledger::habits::Habits;
 
 /// Creations under way at once: Podman's locks make more of them slower.
 pub(super) const CREATIONS_MAX: usize = 3;
@@ -54,6 +57,7 @@ pub(super) struct Ledger<T> {
     wants: HashMap<Identity, Want>,
     /// Wants without a runtime, first come first.
     line: VecDeque<Identity>,
+    habits: Habits,
     /// Why no runtime with this network can be started.
     refusing: HashMap<Network, String>,
     /// No stems are made any more.
@@ -179,6 +183,7 @@ impl<T: Clone> Ledger<T> {
             live: HashMap::new(),
             wants: HashMap::new(),
             line: VecDeque::new(),
+            habits: Habits::default(),
             refusing: NETWORKS.map(|network| (network, refusing.clone())).into(),
             draining: false,
         }
@@ -189,6 +194,9 @@ impl<T: Clone> Ledger<T> {
             && let Some(slot) = self.slots.get_mut(&number)
             && let State::Live(_, handle) = &slot.state
         {
+            if slot.in_use == 0 {
+                self.habits.came(identity, now);
+            }
             slot.in_use += 1;
             slot.last_used = now;
             let handle = handle.clone();
@@ -211,6 +219,7 @@ impl<T: Clone> Ledger<T> {
             return Claim::Refused(Failure::new(Cause::RuntimeUnavailable, reason.clone()));
         }
         self.next_ticket += 1;
+        self.habits.came(identity, now);
         self.wants.insert(
             identity.clone(),
             Want {
@@ -465,5 +474,6 @@ impl<T: Clone> Ledger<T> {
     }
 }
 
+mod habits;
 mod look;
 mod plan;

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_compat::CompatExt;
 use async_std::future::timeout;
@@ -152,11 +152,16 @@ impl Podman {
     }
 
     async fn try_start(&self, spec: &Spec, host: &Host) -> Result<Option<i32>, Error> {
+        let begun = Instant::now();
         self.create(spec, host).await?;
+        let created = begun.elapsed();
         let container = self.api.containers().get(&spec.name);
         self.call("start a container", START_MAX, container.start(None))
             .await?;
         let state = self.state(&spec.name).await?;
+        let create_us = created.as_micros() as u64;
+        let start_us = (begun.elapsed() - created).as_micros() as u64;
+        tracing::debug!(container = %spec.name, create_us, start_us, "A container runs");
         let pid = state["Pid"]
             .as_i64()
             .and_then(|pid| i32::try_from(pid).ok());

@@ -165,7 +165,7 @@ impl Pool {
         let claimed = loop {
             match self.shared.claim(identity) {
                 // One that does not wake is retired, and the next claim gets another.
-                Claimed::Paused(lease) if !lease.conversation.wake().await => {
+                Claimed::Paused(lease) if !Box::pin(lease.conversation.wake()).await => {
                     tracing::info!(
                         container = lease.container(),
                         "A paused runtime does not wake"
@@ -181,9 +181,10 @@ impl Pool {
             Claimed::Lead(place) => {
                 // Planned only now that the turn can be taken.
                 self.shared.change(|_| Vec::new());
-                place.lead(fetch).await
+                // Boxed, as is the next: large, and a warm claim needs neither.
+                Box::pin(place.lead(fetch)).await
             }
-            Claimed::Follow(place) => place.follow(fetch).await,
+            Claimed::Follow(place) => Box::pin(place.follow(fetch)).await,
         }
     }
 

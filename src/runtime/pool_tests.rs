@@ -375,3 +375,41 @@ async fn one_that_floods_gives_way_to_one_that_waits() {
     futures::join!(flood, patient);
     house.stop().await;
 }
+
+#[async_std::test]
+async fn of_a_hundred_identities_on_twelve_runtimes_none_waits_three_times_its_share() {
+    const IDENTITIES: usize = 100;
+    const JOBS: usize = 20;
+    let house = House::start(12, 0).await;
+    let begun = Instant::now();
+    // Job by job, not identity by identity: the worst order there is.
+    let jobs = (0..IDENTITIES * JOBS).map(|job| {
+        let (house, who) = (&house, job % IDENTITIES);
+        async move {
+            let lease = house.claim(&format!("app-{who}")).await.expect("a runtime");
+            let waited = begun.elapsed();
+            let mut running = start(&lease, "echo", 10_000).await;
+            while !matches!(running.next().await, Said::Ended(_)) {}
+            (who, waited)
+        }
+    });
+    let ended = async_std::future::timeout(SOON * 6, futures::future::join_all(jobs)).await;
+    let ended = ended.expect("all finish");
+    let mut waits = [Duration::ZERO; IDENTITIES];
+    for (who, waited) in ended {
+        waits[who] += waited / JOBS as u32;
+    }
+    let share = waits.iter().sum::<Duration>() / IDENTITIES as u32;
+    let longest = waits.iter().max().expect("there are some");
+    assert!(
+        *longest <= share * 3,
+        "{longest:?} is more than three times {share:?}"
+    );
+    let (started, most) = house.fake.counts();
+    assert!(most <= 12, "{most} at once");
+    assert!(
+        started <= IDENTITIES * 2,
+        "{started} runtimes for {IDENTITIES} identities"
+    );
+    house.stop().await;
+}

@@ -108,3 +108,103 @@ impl Asked<'_> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_std::net::TcpListener;
+    use futures::{AsyncReadExt, AsyncWriteExt};
+    use sluice_proto::job::{Identity, Kind, Priority};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use url::Url;
+
+    use super::*;
+    use crate::config::EgressConfig;
+    use crate::shutdown::spawn_detached;
+
+    /// A gateway for which the job's second dispatch counts.
+    async fn gateway() -> ApiClient {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        spawn_detached(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut text = String::new();
+                let mut chunk = [0; 4096];
+                while !text.ends_with('}') {
+                    let read = stream.read(&mut chunk).await.expect("a request");
+                    text.push_str(&String::from_utf8_lossy(&chunk[..read]));
+                }
+                let began = r#""began":{"delivery":1,"dispatch":1}"#;
+                let (status, body) = match text.contains("Bearer second") && text.contains(began) {
+                    true => ("200 OK", r#"{"data":"done"}"#),
+                    false => ("410 Gone", r#"{"error":"it is over"}"#),
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let url = Url::parse(&format!("http://{addr}")).expect("an address");
+        ApiClient::new(&url, &EgressConfig::default()).expect("a client")
+    }
+
+    fn job() -> Job {
+        Job {
+            id: "job".into(),
+            kind: Kind::Event,
+            priority: Priority::Normal,
+            pool: "pool".into(),
+            project: "project".into(),
+            identity: Identity::Flow { flow: "f".into() },
+            dispatch: 1,
+            created_us: 0,
+            timeout_ms: 60_000,
+            expires_ms: None,
+            block: None,
+            token: "first".into(),
+            traceparent: None,
+            payload: Vec::new(),
+        }
+    }
+
+    fn attempt(dispatch: u32) -> Attempt {
+        Attempt {
+            dispatch,
+            delivery: 1,
+        }
+    }
+
+    /// Asks; the second dispatch comes after so many looks.
+    async fn ask(later_after: usize) -> (Answer, Came) {
+        let (api, job, looks) = (gateway().await, job(), Arc::new(AtomicUsize::new(0)));
+        let look: Look = Arc::new(move || {
+            let is_later = looks.fetch_add(1, Ordering::Relaxed) >= later_after;
+            let token = is_later.then(|| "second".to_owned());
+            let attempt = attempt(if is_later { 2 } else { 1 });
+            Papers { attempt, token }
+        });
+        let asked = Asked {
+            job: &job,
+            began: attempt(1),
+            number: 0,
+            method: "events.emit".into(),
+            args: b"[]".to_vec(),
+        };
+        asked.ask(api, look).await
+    }
+
+    #[async_std::test]
+    async fn a_call_waits_for_the_later_dispatch_of_its_job() {
+        let (answer, came) = ask(3).await;
+        assert_eq!(came, Came::Answered);
+        assert!(matches!(answer, Answer::Value { json } if json == b"\"done\""));
+    }
+
+    #[async_std::test]
+    async fn a_call_of_an_attempt_that_counts_no_more_says_so() {
+        let (answer, came) = ask(usize::MAX).await;
+        assert_eq!(came, Came::Over);
+        assert!(matches!(answer, Answer::Error { message } if message.contains("it is over")));
+    }
+}

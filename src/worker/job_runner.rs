@@ -171,7 +171,8 @@ impl JobRunner {
                 let message = "A flow has no bundle.";
                 return Err(Failure::new(Cause::BundleUnavailable, message));
             };
-            let fetched = self.api.bundle(digest, &job.token).await;
+            // Boxed: a request's future is large, and most jobs make none.
+            let fetched = Box::pin(self.api.bundle(digest, &job.token)).await;
             fetched.map_err(|error| {
                 again = Some(again_after(&error));
                 Failure::new(Cause::BundleUnavailable, format!("{error}."))

@@ -222,6 +222,21 @@ async fn a_short_job_needs_one_message_and_notes_its_hops() {
 }
 
 #[async_std::test]
+async fn what_a_job_needs_in_memory_is_small_while_nothing_is_fetched() {
+    let house = House::build("http://127.0.0.1:1").await;
+    let (_abort, aborted) = oneshot::channel();
+    let job = job("f", "word");
+    let running = house
+        .runner
+        .run(&job, Hops::default(), &house.notes, aborted);
+    // It is moved into place for each job, and several times a slot's worth for a burst.
+    let bytes = std::mem::size_of_val(&running);
+    assert!(bytes <= 8 * 1024, "{bytes} bytes");
+    drop(running);
+    house.close().await;
+}
+
+#[async_std::test]
 async fn an_expired_job_is_not_started() {
     let house = House::build(NOWHERE).await;
     let mut job = job("f", "word");
@@ -305,7 +320,8 @@ async fn a_call_goes_out_with_the_jobs_token_and_attempt_and_is_answered() {
     let (_, body) = request.split_once("\r\n\r\n").expect("a body");
     let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
     let expected = serde_json::json!({
-        "job": "job", "attempt": {"dispatch": 3, "delivery": 2}, "number": 1,
+        "job": "job", "attempt": {"dispatch": 3, "delivery": 2},
+        "began": {"dispatch": 3, "delivery": 2}, "number": 1,
         "method": "kv.app.get", "args": ["key"],
     });
     assert_eq!(body, expected);

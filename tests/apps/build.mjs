@@ -1,12 +1,13 @@
-// Bundles apps the way app authors do: one ES module for Node 22 with all
-// dependencies inside, the SDK left to the runtime, and `require` and friends
-// defined for dependencies that were written for CommonJS.
+// Bundles the apps of the tests the way `sluice app build` does; compose/apps.sh
+// puts its options beside this file.
 //
 //   npm run build -- --outdir=DIR NAME…    NAME/main.ts into DIR/NAME.mjs
 
 import { fileURLToPath } from 'node:url';
 
 import { build } from 'esbuild';
+
+import { APP } from './options.mjs';
 
 const OUTDIR = '--outdir=';
 const words = process.argv.slice(2);
@@ -15,22 +16,9 @@ const names = words.filter((word) => !word.startsWith('--'));
 if (outdir === undefined || names.length === 0) throw new Error('usage: build.mjs --outdir=DIR NAME…');
 
 await build({
+  ...APP,
   absWorkingDir: fileURLToPath(new URL('.', import.meta.url)),
   entryPoints: names.map((name) => ({ in: `${name}/main.ts`, out: name })),
   outdir,
   outExtension: { '.js': '.mjs' },
-  bundle: true,
-  platform: 'node',
-  target: 'node22',
-  format: 'esm',
-  external: ['@slflows/sdk/*', '*.node'],
-  banner: {
-    js: [
-      'import { createRequire as __createRequire } from "node:module";',
-      'var require = __createRequire(import.meta.url);',
-      'var __dirname = import.meta.dirname;',
-      'var __filename = import.meta.filename;',
-    ].join('\n'),
-  },
-  logLevel: 'warning',
 });

@@ -177,6 +177,15 @@ impl House {
         asked.await.expect("the gateway answers")
     }
 
+    /// Gives the project a secret.
+    pub async fn secret(&self, key: &str, value: &str) {
+        let path = format!("/api/v1/projects/{}/secrets/{key}", self.project);
+        let (status, reply) = self
+            .call("PUT", &path, Some(&json!({"value": value})))
+            .await;
+        assert_eq!(status, 200, "{reply}");
+    }
+
     // === Apps ===
 
     /// Installs an app of `tests/apps` with a config (field → JavaScript source),

@@ -1,6 +1,7 @@
 //! HTTP endpoints of apps, blocks and flows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use sluice_proto::job::Kind;
@@ -91,5 +92,63 @@ async fn a_flow_answers_requests() {
     assert_eq!(answer.status, 404);
     let events = quiet(&fixture, &flow).await;
     assert_eq!(events[0]["body"]["path"], "/7");
+    assert_eq!(fixture.stop().await, 0);
+}
+
+#[async_std::test]
+async fn a_block_answers_below_its_app() {
+    let fixture = Fixture::start().await;
+    let schema = json!({"hasOnRequest": true, "blocks": {"door": {"hasOnRequest": true}}});
+    let attempts = AtomicUsize::new(0);
+    let answers: Script = Arc::new(move |seen: &Seen| {
+        let request = &seen.given["request"];
+        let body = json!({
+            "block": seen.block, "path": request["path"], "url": seen.given["block"]["http"]["url"],
+        });
+        let respond = json!([request["requestId"], {"body": body}]);
+        let mut all = vec![Do::Call("http.respond", respond.clone())];
+        if attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+            // Twice is once too often, but a second attempt does not know of the first.
+            all.push(Do::Refused("http.respond", respond, "not open"));
+            all.push(Do::Die);
+        }
+        all
+    });
+    let _worker = Worker::start(&fixture, schema, answers).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let definition = format!(
+        "appInstallations: {{test: {{id: {}}}}}\n\
+         blocks:\n\
+         - {{name: Front Door, type: {{appBlock: {{block: door, appInstallation: test}}}}}}\n",
+        app.installation
+    );
+    let flow = flow(&fixture, "f", &definition).await;
+    let blocks = fixture.get(&format!("/api/v1/flows/{flow}/blocks")).await;
+    let id = blocks[0]["id"].as_str().expect("an id");
+    let base = format!("/endpoints/{}", app.installation);
+    let mut client = fixture.client().await;
+    let path = format!("{base}/blocks/{id}/in/7?x=1");
+    let answer = client.request("GET", &path, "none", b"").await;
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(
+        (&body["block"], &body["path"]),
+        (&json!("door"), &json!("/in/7"))
+    );
+    let url = body["url"].as_str().expect("an address");
+    assert!(url.ends_with(&format!("{base}/blocks/{id}")), "{url}");
+    // Another path below the app, and the block below another app.
+    let answer = client
+        .request("GET", &format!("{base}/blocks/nobody"), "none", b"")
+        .await;
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(
+        (&body["block"], &body["path"]),
+        (&json!(""), &json!("/blocks/nobody"))
+    );
+    let other = install(&fixture, "other", json!({})).await;
+    let path = format!("/endpoints/{}/blocks/{id}", other.installation);
+    let answer = client.request("GET", &path, "none", b"").await;
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(body["block"], "", "it is the other app's own path");
     assert_eq!(fixture.stop().await, 0);
 }

@@ -103,3 +103,48 @@ async fn a_failed_delivery_is_seen_and_replayed() {
     assert_eq!(status, 409, "{reply}");
     assert_eq!(fixture.stop().await, 0);
 }
+
+#[async_std::test]
+async fn an_app_and_its_blocks_keep_values_and_locks_apart() {
+    let fixture = Fixture::start().await;
+    let set = |scope: &'static str, id: &str, timeout: f64| {
+        let lock = json!({"id": id, "timeout": timeout});
+        let pair = json!([{"key": "k", "value": id, "lock": lock}]);
+        Do::Call(scope, pair)
+    };
+    let keeps: Script = Arc::new(move |seen: &Seen| match seen.kind {
+        Kind::Sync => vec![Do::Return(json!({"newStatus": "ready"}))],
+        _ => vec![
+            set("kv.app.set", "one", 60.0),
+            set("kv.app.set", "two", 60.0),
+            set("kv.block.set", "two", 60.0),
+            Do::Call("kv.app.get", json!(["k"])),
+            Do::Call("kv.app.releaseLock", json!([{"key": "k", "lockId": "one"}])),
+            set("kv.app.set", "two", 60.0),
+            Do::Call("kv.block.set", json!([{"key": "t", "value": 1, "ttl": 60}])),
+            Do::Call("kv.block.get", json!(["t"])),
+            Do::Call("kv.block.set", json!([{"key": "t", "value": 1, "ttl": 0}])),
+            Do::Call("kv.block.get", json!(["t"])),
+        ],
+    });
+    let worker = Worker::start(&fixture, schema(), keeps).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let flow = flow(&fixture, "f", &chain(&app.installation)).await;
+    trigger(&fixture, &flow, "First", json!({})).await;
+    quiet(&fixture, &flow).await;
+    let said = worker.answers();
+    assert_eq!(&said[..3], [json!(true), json!(false), json!(true)]);
+    assert_eq!(
+        (&said[3]["value"], &said[3]["lock"]["id"]),
+        (&json!("one"), &json!("one"))
+    );
+    assert_eq!(said[5], true);
+    assert!(
+        said[7]["ttl"].as_f64().is_some_and(|left| left > 50.0),
+        "{said:?}"
+    );
+    assert!(said[9]["value"].is_null(), "it went at once: {said:?}");
+    let path = format!("/api/v1/installations/{}/kv", app.installation);
+    assert_eq!(fixture.get(&path).await["pairs"][0]["value"], "two");
+    assert_eq!(fixture.stop().await, 0);
+}

@@ -59,3 +59,36 @@ async fn an_installation_syncs_again_and_is_removed() {
     assert_eq!(fixture.call("GET", &path, None).await.0, 404);
     assert_eq!(fixture.stop().await, 0);
 }
+
+#[async_std::test]
+async fn code_is_described_wherever_there_is_an_agent() {
+    let fixture = Fixture::start().await;
+    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let app = json!({"project": fixture.project, "name": "app"});
+    let app = fixture.post("/api/v1/apps", &app).await;
+    let path = format!(
+        "/api/v1/apps/{}/versions",
+        app["id"].as_str().expect("an id")
+    );
+    let version = json!({"version": "1.0.0", "code": "// code"});
+    let version = fixture.post(&path, &version).await;
+    let install = async |name: &str, pool: Option<&str>| {
+        let installation = json!({
+            "project": fixture.project, "name": name, "version": version["id"],
+            "pool": pool, "confirm": true,
+        });
+        let made = fixture.post("/api/v1/installations", &installation).await;
+        format!(
+            "/api/v1/installations/{}",
+            made["id"].as_str().expect("an id")
+        )
+    };
+    // The first waits for an agent that does not come; the second need not.
+    let first = install("first", Some(&fixture.pool)).await;
+    let second = install("second", None).await;
+    status(&fixture, &second, "ready").await;
+    let shown = fixture.get(&first).await;
+    assert_eq!(shown["status"], "in_progress");
+    assert_eq!(shown["status_text"], "Waiting for an agent of the pool p");
+    assert_eq!(fixture.stop().await, 0);
+}

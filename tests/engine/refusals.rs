@@ -1,12 +1,16 @@
 //! What does not fit: one clear sentence each, and the engine goes on.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::fixture::Fixture;
 use crate::flows::{schema, script};
 use crate::worker::{Do, Script, Seen, Worker, flow, install, quiet, trigger};
+
+/// How long ten thousand calls may take on a machine that has other work.
+const FLOOD_MAX: Duration = Duration::from_secs(120);
 
 /// A definition with one block that is given as YAML.
 fn with(installation: &str, blocks: &str) -> String {
@@ -181,5 +185,50 @@ async fn a_secret_that_is_gone_fails_its_events_alone() {
         events[1]["deliveries"][0]["state"], "done",
         "the others go on"
     );
+    assert_eq!(fixture.stop().await, 0);
+}
+
+#[async_std::test]
+async fn a_handler_that_never_stops_emitting_is_stopped() {
+    const MOST: usize = 10_000;
+    let fixture = Fixture::start().await;
+    let floods: Script =
+        Arc::new(
+            |seen: &Seen| match seen.given["event"]["inputConfig"]["what"].as_u64() {
+                Some(1) => vec![
+                    Do::Flood("events.emit", json!([1]), MOST),
+                    Do::Refused("events.emit", json!([1]), "has emitted 10000 events"),
+                    Do::Refused(
+                        "events.createPending",
+                        json!([{}]),
+                        "has emitted 10000 events",
+                    ),
+                    Do::Call("kv.block.set", json!([{"key": "k", "value": 1}])),
+                ],
+                Some(_) => vec![Do::Call("events.emit", json!([2]))],
+                None => vec![Do::Return(json!({"newStatus": "ready"}))],
+            },
+        );
+    let _worker = Worker::start(&fixture, schema(), floods).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let block = |name: &str, what: u32| {
+        format!(
+            "- {{name: {name}, type: {{appBlock: {{block: pass, appInstallation: test}}}}, inputs: {{default: {{config: {{what: {what}}}}}}}}}\n"
+        )
+    };
+    let blocks = [block("Flood", 1), block("Other", 2)].concat();
+    let flow = flow(&fixture, "f", &with(&app.installation, &blocks)).await;
+    trigger(&fixture, &flow, "Flood", json!({})).await;
+    trigger(&fixture, &flow, "Other", json!({})).await;
+    let path = format!("/api/v1/flows/{flow}");
+    let start = Instant::now();
+    while fixture.get(&path).await["open"] != 0 {
+        assert!(start.elapsed() < FLOOD_MAX, "it does not end");
+        async_std::task::sleep(Duration::from_millis(50)).await;
+    }
+    let shown = fixture.get(&path).await;
+    assert_eq!(shown["deliveries"], json!({"done": 2}));
+    let last = fixture.get(&format!("{path}/events?limit=1")).await;
+    assert_eq!(last[0]["body"], 2, "the other goes on afterwards");
     assert_eq!(fixture.stop().await, 0);
 }

@@ -53,7 +53,7 @@ fn definition(installation: &str, level: u32) -> String {
          - {{name: Source, type: {{appBlock: {{block: source, appInstallation: test}}}}, config: {{level: {level}}}}}\n\
          - name: User\n\
          \x20 type: {{appBlock: {{block: user, appInstallation: test}}}}\n\
-         \x20 config: {{level: !expr signals.source.level, key: !expr secrets.KEY}}\n\
+         \x20 config: {{level: !expr 'ref(\"signal.source.level\")', key: !expr 'ref(\"secret.KEY\")'}}\n\
          \x20 outputs: {{out: {{customization: !expr outputs.user.raw}}}}\n\
          - name: Ask\n\
          \x20 type: {{coreBlock: httpRequest}}\n\

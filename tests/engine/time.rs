@@ -119,3 +119,57 @@ async fn a_schedule_block_starts_chains() {
     assert_eq!(events[1]["output"], "then");
     assert_eq!(fixture.stop().await, 0);
 }
+
+#[async_std::test]
+async fn a_person_changes_when_a_schedule_is_due() {
+    let fixture = Fixture::start().await;
+    let yearly = json!({"type": "cron", "cron": {"expression": "0 0 1 1 *", "location": "UTC"}});
+    let schema = json!({
+        "schedules": {
+            "open": {"order": 0, "customizable": true, "definition": yearly},
+            "fixed": {"order": 1, "definition": yearly},
+        },
+        "blocks": {},
+    });
+    let nothing: Script = Arc::new(|_: &Seen| vec![]);
+    let worker = Worker::start(&fixture, schema, nothing).await;
+    let app = install(&fixture, "test", json!({})).await;
+    let path = format!("/api/v1/installations/{}/schedules", app.installation);
+    let shown = fixture.get(&path).await;
+    assert_eq!(shown[1]["key"], "open");
+    assert_eq!(shown[1]["customized"], Value::Null);
+    let far = shown[1]["next_ms"].as_i64().expect("a time");
+    let often = json!({"type": "frequency", "frequency": {"interval": 1, "unit": "seconds"}});
+    let wrong = json!({"type": "cron", "cron": {"expression": "0 0 30 2 *"}});
+    for (key, definition, status, words) in [
+        (
+            "fixed",
+            &often,
+            400,
+            "does not let its schedule `fixed` be customized",
+        ),
+        ("open", &wrong, 400, "never happens"),
+        ("nobody", &often, 404, "schedule nobody"),
+    ] {
+        let path = format!("{path}/{key}");
+        let (code, reply) = fixture.call("PUT", &path, Some(definition)).await;
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(code == status && error.contains(words), "{code} {reply}");
+    }
+    let open = format!("{path}/open");
+    let (code, reply) = fixture.call("PUT", &open, Some(&often)).await;
+    assert_eq!(
+        (code, &reply["data"][1]["customized"]),
+        (200, &often),
+        "{reply}"
+    );
+    until("it is due", async || {
+        (worker.of_kind(Kind::Schedule).len() >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(fixture.call("DELETE", &open, None).await.0, 200);
+    let shown = fixture.get(&path).await;
+    assert_eq!(shown[1]["customized"], Value::Null);
+    assert_eq!(shown[1]["next_ms"].as_i64(), Some(far));
+    assert_eq!(fixture.stop().await, 0);
+}

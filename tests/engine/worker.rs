@@ -11,10 +11,17 @@ use serde_json::{Map, Value, json};
 use sluice::shutdown::spawn_detached;
 use sluice_proto::PROTOCOL;
 use sluice_proto::frame::{FromBridge, FromGateway, Numbered, Taken};
-use sluice_proto::job::{Job, Kind};
+use sluice_proto::job::{Identity, Job, Kind};
 use sluice_proto::report::{Cause, Failure, Outcome, Report};
 
-use crate::fixture::{Bridge, Client, Fixture, finished, until};
+use crate::fixture::{Bridge, Client, Fixture, finished};
+
+pub use crate::people::{apply, draft, flow, install, quiet, status, trigger};
+
+/// Connections of a flood of calls, so that many share a commit.
+const FLOOD_LANES: usize = 64;
+/// Numbers that one flood may use.
+const FLOOD_NUMBERS: usize = 1_000_000;
 
 /// What a script does with a job, in order.
 #[derive(Debug, Clone)]
@@ -23,6 +30,8 @@ pub enum Do {
     Call(&'static str, Value),
     /// An SDK call that must be refused with these words in the sentence.
     Refused(&'static str, Value, &'static str),
+    /// So many SDK calls, many at once, that must be answered well.
+    Flood(&'static str, Value, usize),
     Return(Value),
     Throw(&'static str),
     /// The worker dies; another one gets the job and the script is asked again.
@@ -35,6 +44,8 @@ pub struct Seen {
     pub kind: Kind,
     /// Key of the block type, if it is a block's handler.
     pub block: String,
+    /// Digest of the app's code; empty for expressions.
+    pub bundle: String,
     /// The handler's input, or the whole payload of other jobs.
     pub given: Value,
 }
@@ -46,6 +57,8 @@ pub type Script = Arc<dyn Fn(&Seen) -> Vec<Do> + Send + Sync>;
 pub struct Worker {
     log: Log,
     held: Held,
+    /// `None`: the default one.
+    pool: Option<String>,
     lanes: usize,
     schema: Value,
     script: Script,
@@ -61,11 +74,6 @@ struct Log {
     answers: Arc<Mutex<Vec<Value>>>,
 }
 
-/// An installed app, ready for flows.
-pub struct App {
-    pub installation: String,
-}
-
 // === impl Worker ===
 
 impl Worker {
@@ -76,28 +84,35 @@ impl Worker {
 
     /// Takes the default pool's jobs, so many at a time.
     pub async fn of_many(fixture: &Fixture, lanes: usize, schema: Value, script: Script) -> Self {
-        Self::over(fixture, lanes, schema, script, Held::default()).await
+        Self::over(fixture, None, lanes, (schema, script), Held::default()).await
+    }
+
+    /// Takes another pool's jobs, one at a time.
+    pub async fn of_pool(fixture: &Fixture, pool: &str, schema: Value, script: Script) -> Self {
+        let pool = Some(pool.to_owned());
+        Self::over(fixture, pool, 1, (schema, script), Held::default()).await
     }
 
     /// The same agent comes back, to another gateway over the same data.
     pub async fn back(self, fixture: &Fixture) -> Self {
-        let (lanes, held) = (self.lanes, self.held.clone());
-        let (schema, script) = (self.schema.clone(), self.script.clone());
+        let (pool, lanes, held) = (self.pool.clone(), self.lanes, self.held.clone());
+        let told = (self.schema.clone(), self.script.clone());
         drop(self);
-        Self::over(fixture, lanes, schema, script, held).await
+        Self::over(fixture, pool, lanes, told, held).await
     }
 
     async fn over(
         fixture: &Fixture,
+        own: Option<String>,
         lanes: usize,
-        schema: Value,
-        script: Script,
+        (schema, script): (Value, Script),
         held: Held,
     ) -> Self {
         let pools = fixture.get("/api/v1/pools").await;
         let pools = pools.as_array().expect("a list");
         let pool = pools.iter().find(|pool| pool["default"] == true);
         let pool = pool.expect("a default pool")["id"].as_str().expect("an id");
+        let pool = own.as_deref().unwrap_or(pool);
         let path = format!("/api/v1/pools/{pool}/rotate");
         let rotated = fixture.post(&path, &json!({"overlap_s": 60})).await;
         let token = rotated["token"].as_str().expect("a token");
@@ -114,6 +129,7 @@ impl Worker {
         let worker = Self {
             log: Log::default(),
             held: held.clone(),
+            pool: own.clone(),
             lanes,
             schema: schema.clone(),
             script: script.clone(),
@@ -128,6 +144,7 @@ impl Worker {
         for _ in 0..lanes {
             let lane = Lane {
                 client: fixture.client().await,
+                http: fixture.http.clone(),
                 schema: schema.clone(),
                 script: script.clone(),
                 log: worker.log.clone(),
@@ -228,6 +245,7 @@ enum Gone {
 /// One job at a time.
 struct Lane {
     client: Client,
+    http: String,
     schema: Value,
     script: Script,
     log: Log,
@@ -265,6 +283,10 @@ impl Lane {
         let seen = Seen {
             kind: job.kind,
             block: text("block"),
+            bundle: match &job.identity {
+                Identity::App { bundle, .. } => bundle.as_str().to_owned(),
+                Identity::Flow { .. } => String::new(),
+            },
             given: payload.get("input").unwrap_or(&payload).clone(),
         };
         self.log
@@ -273,7 +295,14 @@ impl Lane {
             .expect("not poisoned")
             .push(seen.clone());
         match job.kind {
-            Kind::Describe => return Ok(Some(succeeded(&self.schema))),
+            Kind::Describe => {
+                let said = (self.script)(&seen).into_iter().next();
+                let schema = match said {
+                    Some(Do::Return(schema)) if schema["blocks"].is_object() => schema,
+                    _ => self.schema.clone(),
+                };
+                return Ok(Some(succeeded(&schema)));
+            }
             Kind::Evaluate => return Ok(Some(evaluated(&payload))),
             _ => {}
         }
@@ -291,12 +320,41 @@ impl Lane {
                     let error = reply["error"].as_str().unwrap_or_default();
                     assert!(status >= 400 && error.contains(words), "{status} {reply}");
                 }
+                Do::Flood(method, args, count) => {
+                    self.flood(job, attempt, (number, method, &args), count)
+                        .await?;
+                }
                 Do::Return(value) => return Ok(Some(succeeded(&value))),
                 Do::Throw(message) => return Ok(Some(threw(message, None))),
                 Do::Die => return Ok(None),
             }
         }
         Ok(Some(succeeded(&Value::Null)))
+    }
+
+    async fn flood(
+        &self,
+        job: &Job,
+        attempt: (u32, u32),
+        (number, method, args): (usize, &'static str, &Value),
+        count: usize,
+    ) -> Result<(), Gone> {
+        let lanes = (0..FLOOD_LANES).map(|lane| async move {
+            let mut other = Self {
+                client: Client::connect(&self.http).await,
+                http: self.http.clone(),
+                schema: Value::Null,
+                script: self.script.clone(),
+                log: Log::default(),
+            };
+            for at in (lane..count).step_by(FLOOD_LANES) {
+                let number = (number + 1) * FLOOD_NUMBERS + at;
+                let (status, reply) = other.call(job, attempt, number, method, args).await?;
+                assert_eq!(status, 200, "{method} {at}: {reply}");
+            }
+            Ok(())
+        });
+        futures::future::try_join_all(lanes).await.map(drop)
     }
 
     async fn call(
@@ -312,8 +370,9 @@ impl Lane {
             "number": number, "method": method, "args": args,
         });
         let body = body.to_string();
-        let client = &mut self.client;
-        let request = client.request("POST", "/agent/v1/calls", &job.token, body.as_bytes());
+        let request = self
+            .client
+            .request("POST", "/agent/v1/calls", &job.token, body.as_bytes());
         // The client insists on an answer, and a gateway that stops gives none.
         let answer = AssertUnwindSafe(request).catch_unwind().await;
         let answer = answer.map_err(|_| Gone::Gateway)?;
@@ -322,6 +381,8 @@ impl Lane {
         }
         let reply: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if answer.status == 410 {
+            // Refused before its body was read, which ends the connection.
+            self.client = Client::connect(&self.http).await;
             return Err(Gone::Job);
         }
         Ok((answer.status, reply))
@@ -341,91 +402,25 @@ fn threw(message: &str, key: Option<&str>) -> Outcome {
     })
 }
 
-/// Knows one kind of expression: a path into the scope (`outputs.a.b`).
+/// Knows one kind of expression: a path into the scope (`outputs.a.b`), also
+/// written as `ref("signal.a.b")`.
 fn evaluated(payload: &Value) -> Outcome {
     let sources: BTreeMap<String, String> =
         serde_json::from_value(payload["expressions"].clone()).expect("sources");
     let mut values = Map::new();
     for (key, source) in sources {
-        let pointer = format!("/{}", source.replace('.', "/"));
+        let path = match source
+            .strip_prefix("ref(\"")
+            .and_then(|it| it.strip_suffix("\")"))
+        {
+            Some(named) => named.replacen('.', "s.", 1),
+            None => source.clone(),
+        };
+        let pointer = format!("/{}", path.replace('.', "/"));
         match payload["scope"].pointer(&pointer) {
             Some(value) => drop(values.insert(key, value.clone())),
             None => return threw(&format!("{source} is not defined"), Some(&key)),
         }
     }
     succeeded(&Value::Object(values))
-}
-
-// === Apps and flows ===
-
-/// Publishes an app and installs it with a config; waits until it is ready.
-pub async fn install(fixture: &Fixture, name: &str, config: Value) -> App {
-    let app = draft(fixture, name, config).await;
-    let path = format!("/api/v1/installations/{}", app.installation);
-    fixture.post(&format!("{path}/confirm"), &json!({})).await;
-    status(fixture, &path, "ready").await;
-    app
-}
-
-/// Publishes an app and installs it as a draft.
-pub async fn draft(fixture: &Fixture, name: &str, config: Value) -> App {
-    let text = |value: &Value| value["id"].as_str().expect("an id").to_owned();
-    let app = json!({"project": fixture.project, "name": name});
-    let app = text(&fixture.post("/api/v1/apps", &app).await);
-    let version = json!({"version": "1.0.0", "code": format!("// {name}")});
-    let path = format!("/api/v1/apps/{app}/versions");
-    let version = text(&fixture.post(&path, &version).await);
-    let installation = json!({
-        "project": fixture.project, "name": name, "version": version, "config": config,
-    });
-    let installation = fixture.post("/api/v1/installations", &installation).await;
-    App {
-        installation: text(&installation),
-    }
-}
-
-/// Waits until something has a status; answers what is shown of it.
-pub async fn status(fixture: &Fixture, path: &str, wanted: &str) -> Value {
-    until(&format!("{path} is {wanted}"), async || {
-        let shown = fixture.get(path).await;
-        (shown["status"] == wanted).then_some(shown)
-    })
-    .await
-}
-
-/// Makes a flow with a definition.
-pub async fn flow(fixture: &Fixture, name: &str, definition: &str) -> String {
-    let flow = json!({"project": fixture.project, "name": name});
-    let flow = fixture.post("/api/v1/flows", &flow).await;
-    let id = flow["id"].as_str().expect("an id").to_owned();
-    apply(fixture, &id, definition).await;
-    id
-}
-
-pub async fn apply(fixture: &Fixture, flow: &str, definition: &str) -> Value {
-    let path = format!("/api/v1/flows/{flow}/apply");
-    fixture
-        .post(&path, &json!({"definition": definition}))
-        .await
-}
-
-/// Triggers an input; answers the event's id.
-pub async fn trigger(fixture: &Fixture, flow: &str, block: &str, body: Value) -> String {
-    let block = block.replace(' ', "%20");
-    let path = format!("/api/v1/flows/{flow}/blocks/{block}/inputs/default/events");
-    let event = fixture.post(&path, &body).await;
-    event["id"].as_str().expect("an id").to_owned()
-}
-
-/// Waits until a flow is quiet; answers its events, oldest first.
-pub async fn quiet(fixture: &Fixture, flow: &str) -> Vec<Value> {
-    until("the flow is quiet", async || {
-        let shown = fixture.get(&format!("/api/v1/flows/{flow}")).await;
-        (shown["open"] == 0).then_some(())
-    })
-    .await;
-    let events = fixture
-        .get(&format!("/api/v1/flows/{flow}/events?after=0&limit=500"))
-        .await;
-    events.as_array().expect("a list").clone()
 }

@@ -133,12 +133,7 @@ impl Fixture {
     }
 
     pub async fn client(&self) -> Client {
-        let stream = TcpStream::connect(&self.http).await.expect("it listens");
-        stream.set_nodelay(true).expect("a socket");
-        Client {
-            stream,
-            bytes: Vec::new(),
-        }
+        Client::connect(&self.http).await
     }
 
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
@@ -218,6 +213,15 @@ impl Fixture {
 // === impl Client ===
 
 impl Client {
+    pub async fn connect(http: &str) -> Self {
+        let stream = TcpStream::connect(http).await.expect("it listens");
+        stream.set_nodelay(true).expect("a socket");
+        Self {
+            stream,
+            bytes: Vec::new(),
+        }
+    }
+
     pub async fn request(&mut self, method: &str, path: &str, key: &str, body: &[u8]) -> Answer {
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\r\n",

@@ -1,7 +1,7 @@
 //! `sluice app build`: TypeScript or JavaScript to a bundle, by esbuild.
 //!
 //! Owns a directory below the data directory with one pinned esbuild in it,
-//! installed by npm at the first use. Its options are `bundler/bundle.mjs`.
+//! installed by npm at the first use. Its options are `bundler/options.mjs`.
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,13 @@ use crate::cli::{LookUp, configure, print};
 use crate::shutdown::unblock;
 
 /// What is installed: changes with the version of esbuild that the lock file names.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("package.json", include_str!("bundler/package.json")),
     (
         "package-lock.json",
         include_str!("bundler/package-lock.json"),
     ),
+    ("options.mjs", include_str!("bundler/options.mjs")),
     ("bundle.mjs", include_str!("bundler/bundle.mjs")),
 ];
 /// How much of what npm said is quoted when it failed.

@@ -22,8 +22,8 @@ use sluice_proto::queue::Names;
 
 use crate::cli::bench::depth::fill::{Backlog, fill};
 use crate::cli::bench::load::Target;
-use crate::cli::bench::{say, stats_of};
-use crate::cli::rig::{Rig, RigOptions, on_a_rig};
+use crate::cli::bench::{conclude, on_own_rig, say, stats_of};
+use crate::cli::rig::Rig;
 use crate::pause::{self, Mode, Order};
 use crate::queue::Link;
 use crate::shutdown::Shutdown;
@@ -76,36 +76,17 @@ pub struct Depth {
 impl Depth {
     /// Fills, measures and empties; answers with the exit code.
     pub async fn run(self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
-        match self.measure(settings, &shutdown).await {
-            Ok(summary) => {
-                if self.json {
-                    println!("{summary}");
-                } else {
-                    println!("{summary:#}");
-                }
-                i32::from(summary["ok"] != true)
-            }
-            Err(error) => {
-                say(&format!("bench depth: {error:#}"));
-                1
-            }
-        }
+        conclude("depth", self.json, self.measure(settings, &shutdown).await)
     }
 
-    async fn measure(
+    pub async fn measure(
         &self,
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Value> {
         room_for(u64::from(self.jobs))?;
-        let options = RigOptions {
-            workers: self.workers,
-            settings,
-        };
-        let (summary, left) =
-            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
-        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-        Ok(summary)
+        let all = async |rig: &mut Rig| self.all(rig).await;
+        on_own_rig(self.workers, settings, shutdown, all).await
     }
 
     async fn all(&self, rig: &mut Rig) -> anyhow::Result<Value> {

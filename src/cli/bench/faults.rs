@@ -138,7 +138,7 @@ impl Faults {
         }
     }
 
-    async fn measure(
+    pub async fn measure(
         &self,
         settings: Vec<(String, String)>,
         shutdown: &Shutdown,

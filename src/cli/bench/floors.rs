@@ -6,6 +6,7 @@
 //! | Node loop | the benchmark's expression, compiled once, called in a loop |
 //! | BullMQ | its sandboxed processor on Redis, where both are installed |
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -40,15 +41,15 @@ console.log(JSON.stringify({ rate: jobs / seconds, length }));
 const BULLMQ: &str = r#"
 const fs = require("fs"), os = require("os"), path = require("path");
 const { Queue, Worker } = require("bullmq");
-const [jobs, expression] = [Number(process.argv[1]), process.argv[2]];
-const connection = { host: "127.0.0.1", port: Number(process.env.REDIS_PORT || 6379), maxRetriesPerRequest: null };
+const [jobs, expression] = [Number(process.argv[2]), process.argv[3]];
+const connection = { path: process.argv[4], maxRetriesPerRequest: null };
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), "bullmq-"));
 const processor = path.join(dir, "processor.cjs");
 fs.writeFileSync(processor, `module.exports = async () => ({ value: (${expression}) });`);
 (async () => {
   const name = `sluice-bench-${process.pid}`;
   const queue = new Queue(name, { connection });
-  const worker = new Worker(name, processor, { connection, concurrency: 64 });
+  const worker = new Worker(name, processor, { connection, concurrency: 8 });
   let done = 0, start = 0, warm = 200;
   const all = new Promise((resolve, reject) => {
     worker.on("completed", () => {
@@ -69,21 +70,14 @@ fs.writeFileSync(processor, `module.exports = async () => ({ value: (${expressio
 })().catch((error) => { console.error(String(error)); process.exit(1); });
 "#;
 
-/// What the floors gave; each that could not be had says why.
-pub struct Floors {
-    pub podman_run: Samples,
-    pub node_loop_per_s: f64,
-    /// A rate, or null with a reason.
-    pub bullmq: Value,
-}
-
-/// Measures all of them, one after the other.
-pub async fn measure(image: &str, podman_url: &str) -> anyhow::Result<Floors> {
-    Ok(Floors {
-        podman_run: podman_run(image, podman_url).await?,
-        node_loop_per_s: node_loop(image, podman_url).await?,
-        bullmq: bullmq().await,
-    })
+/// Measures all of them, one after the other; each that could not be had says why.
+pub async fn measure(image: &str, podman_url: &str, summary: &mut Value) -> anyhow::Result<()> {
+    summary["podman_run_ms"] = podman_run(image, podman_url).await?.to_json();
+    summary["floors"] = json!({
+        "node_loop_per_s": node_loop(image, podman_url).await?.round(),
+        "bullmq": bullmq().await,
+    });
+    Ok(())
 }
 
 /// The command line beside the service that the workers use, with its storage.
@@ -142,25 +136,50 @@ async fn node_loop(image: &str, podman_url: &str) -> anyhow::Result<f64> {
 }
 
 async fn bullmq() -> Value {
-    let mut command = Command::new("node");
-    let jobs = BULLMQ_JOBS.to_string();
-    command.args(["-e", BULLMQ, &jobs, EXPRESSION]);
-    command.kill_on_drop(true);
-    let installed = answer(
-        {
-            let mut command = Command::new("node");
-            command.args(["-e", "require('bullmq')"]);
-            command
-        },
-        "BullMQ",
-    );
-    if installed.await.is_err() {
-        return json!({"per_s": null, "reason": "the Node package bullmq is not installed"});
-    }
-    match answer(command, "BullMQ").await.and_then(|said| rate(&said)) {
+    match try_bullmq().await {
         Ok(rate) => json!({"per_s": rate.round()}),
         Err(error) => json!({"per_s": null, "reason": format!("{error:#}")}),
     }
+}
+
+/// On a Redis of its own that keeps its log as Redis does by default where it
+/// keeps one: written at once, flushed to disk every second.
+async fn try_bullmq() -> anyhow::Result<f64> {
+    let mut look = Command::new("node");
+    look.args(["-e", "require('bullmq')"]);
+    let installed = answer(look, "BullMQ").await;
+    installed.map_err(|_| anyhow::anyhow!("the Node package bullmq is not installed"))?;
+    let dir = tempfile::tempdir().context("make a scratch directory")?;
+    let socket = dir.path().join("redis.sock");
+    let mut redis = Command::new("redis-server");
+    redis
+        .args(["--port", "0", "--appendonly", "yes", "--save", ""])
+        .arg("--dir")
+        .arg(dir.path())
+        .arg("--unixsocket")
+        .arg(&socket)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    let mut redis = redis.spawn().context("redis-server is not installed")?;
+    let until = Instant::now() + RUN_MAX;
+    while !socket.exists() && Instant::now() < until {
+        async_std::task::sleep(Duration::from_millis(50)).await;
+    }
+    // A file, because a sandboxed processor is started with this one's arguments to Node.
+    let script = dir.path().join("bench.cjs");
+    std::fs::write(&script, BULLMQ).context("write the script for BullMQ")?;
+    let mut command = Command::new("node");
+    command
+        .arg(&script)
+        .args([&BULLMQ_JOBS.to_string(), EXPRESSION])
+        .arg(&socket);
+    command.kill_on_drop(true);
+    let said = answer(command, "BullMQ").await;
+    // It has nothing that anybody wants to keep.
+    let _ = redis.kill();
+    let _ = redis.status().await;
+    rate(&said?)
 }
 
 fn rate(output: &str) -> anyhow::Result<f64> {

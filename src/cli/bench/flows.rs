@@ -16,9 +16,9 @@ use futures::stream::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use crate::cli::bench::chain::{Fate, fate};
-use crate::cli::bench::{load_average, say};
+use crate::cli::bench::{conclude, load_average, on_own_rig, say};
 use crate::cli::rig::harm::{Harm, Victim};
-use crate::cli::rig::{PoolAccess, Rig, RigOptions, on_a_rig};
+use crate::cli::rig::{PoolAccess, Rig};
 use crate::shutdown::Shutdown;
 
 /// Block executions per second that an installation on two cores should reach.
@@ -33,7 +33,7 @@ const WARM_UP_EVENTS: u32 = 20;
 /// How long all of it may take.
 const DONE_MAX: Duration = Duration::from_secs(300);
 /// How often the flow is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Events in one look.
 const PAGE: usize = 500;
 
@@ -87,35 +87,10 @@ pub struct Run {
 impl Flows {
     /// Measures; answers with the exit code.
     pub async fn run(self, settings: Vec<(String, String)>, shutdown: Shutdown) -> i32 {
-        match self.measure(settings, &shutdown).await {
-            Ok(summary) => {
-                if self.json {
-                    println!("{summary}");
-                } else {
-                    println!("{summary:#}");
-                }
-                i32::from(summary["ok"] != true)
-            }
-            Err(error) => {
-                say(&format!("bench flows: {error:#}"));
-                1
-            }
-        }
-    }
-
-    async fn measure(
-        &self,
-        settings: Vec<(String, String)>,
-        shutdown: &Shutdown,
-    ) -> anyhow::Result<Value> {
-        let options = RigOptions {
-            workers: self.workers,
-            settings,
-        };
-        let (summary, left) =
-            on_a_rig(options, shutdown, async |rig: &mut Rig| self.all(rig).await).await?;
-        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-        Ok(summary)
+        let measured = on_own_rig(self.workers, settings, &shutdown, async |rig| {
+            self.all(rig).await
+        });
+        conclude("flows", self.json, measured.await)
     }
 
     async fn all(&self, rig: &mut Rig) -> anyhow::Result<Value> {

@@ -54,7 +54,7 @@ pub fn markdown(summary: &Value, command: &str) -> String {
         let verdict = match row.holds {
             Some(true) => "holds",
             Some(false) => "**missed**",
-            None => "",
+            None => "not measured",
         };
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -63,11 +63,72 @@ pub fn markdown(summary: &Value, command: &str) -> String {
             row.what, row.target, row.measured
         );
     }
+    page.push_str(&costs(summary));
+    page.push_str(&steps(summary));
     page.push_str(
         "\n![Rates and latencies of the same run](performance.svg)\n\n## All figures\n\n```json\n",
     );
     let _ = writeln!(page, "{summary:#}\n```");
     page
+}
+
+/// Processor time of one job by process. On busy processors the throughput is
+/// their number divided by the sum, whoever else uses the machine.
+fn costs(summary: &Value) -> String {
+    let of = |key: &str| summary[key].as_object();
+    let (Some(pipeline), api) = (of("pipeline_cpu_us_per_job"), of("api_cpu_us_per_job")) else {
+        return String::new();
+    };
+    let mut text = String::from(
+        "\n## What one job costs\n\nProcessor time in microseconds. On busy processors the throughput \
+         is their number divided by the last row.\n\n| | broker to report | API to result |\n|---|---|---|\n",
+    );
+    let mut roles: Vec<&String> = pipeline
+        .keys()
+        .chain(api.into_iter().flat_map(|api| api.keys()))
+        .collect();
+    roles.sort_by_key(|role| (role.as_str() == "all", role.as_str()));
+    roles.dedup();
+    for role in roles {
+        let us = |figures: Option<&serde_json::Map<String, Value>>| {
+            figures
+                .and_then(|figures| figures.get(role))
+                .map_or_else(String::new, Value::to_string)
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {role} | {} | {} |", us(Some(pipeline)), us(api));
+    }
+    text
+}
+
+/// The parts of a cold start.
+fn steps(summary: &Value) -> String {
+    const WHAT: [(&str, &str); 5] = [
+        ("create", "Podman makes the container"),
+        ("start", "Podman starts it: runc, namespaces, mounts"),
+        (
+            "boot",
+            "Node boots and loads the harness, until it connects",
+        ),
+        (
+            "hello",
+            "the harness looks at its own posture and says Hello",
+        ),
+        (
+            "load",
+            "the identity is loaded, with its bundle if it has one",
+        ),
+    ];
+    if summary["cold_steps_ms"].is_null() {
+        return String::new();
+    }
+    let mut text =
+        String::from("\n## Where a cold start's time goes\n\n| step | p50, ms |\n|---|---|\n");
+    for (step, what) in WHAT {
+        let ms = shown(number(summary, &format!("/cold_steps_ms/{step}")));
+        let _ = writeln!(text, "| {what} | {ms} |");
+    }
+    text
 }
 
 fn number(summary: &Value, path: &str) -> Option<f64> {
@@ -118,15 +179,16 @@ fn rows(summary: &Value) -> Vec<Row> {
         chain(summary),
     ];
     rows.extend(memory(summary));
-    if of("/resume_ms/p50").is_some() {
-        rows.push(most(
-            summary,
-            "call on a paused runtime, p50",
-            "/resume_ms/p50",
-            30.0,
-            "ms",
-        ));
-    }
+    rows.push(most(
+        summary,
+        "call on a paused runtime, p50",
+        "/resume_ms/p50",
+        30.0,
+        "ms",
+    ));
+    rows.push(crowd(summary));
+    rows.extend(depth(summary));
+    rows.push(faults(summary));
     rows
 }
 
@@ -212,6 +274,61 @@ fn pipeline(summary: &Value) -> Row {
     }
 }
 
+fn crowd(summary: &Value) -> Row {
+    let share = number(summary, "/crowd/longest_by_mean");
+    Row {
+        what: "100 identities with 20 jobs each on 12 runtimes",
+        target: "all end, none waits more than 3 × the mean".into(),
+        measured: format!(
+            "{} jobs/s, the longest wait {} × the mean",
+            shown(number(summary, "/crowd/jobs_per_s")),
+            shown(share)
+        ),
+        holds: share.map(|share| share <= 3.0),
+    }
+}
+
+/// Measured by `--all` alone.
+fn depth(summary: &Value) -> Vec<Row> {
+    let start = number(summary, "/depth/urgent_start_ms_max");
+    let queued = number(summary, "/depth/queued");
+    let growth =
+        ["bridge", "worker"].map(|role| number(summary, &format!("/depth/growth_mib/{role}")));
+    let most = growth.into_iter().flatten().reduce(f64::max);
+    let ok = summary.pointer("/depth/ok").and_then(Value::as_bool);
+    vec![
+        Row {
+            what: "memory of bridge and workers with 1,000,000 queued jobs",
+            target: "does not grow".into(),
+            measured: format!("by {} MiB with {} jobs", shown(most), shown(queued)),
+            holds: ok,
+        },
+        Row {
+            what: "start of an urgent job past all of them, slowest",
+            target: "≤ 1 s".into(),
+            measured: format!("{} ms", shown(start)),
+            holds: start.map(|ms| ms <= 1_000.0),
+        },
+    ]
+}
+
+/// Measured by `--all` alone.
+fn faults(summary: &Value) -> Row {
+    let lost = number(summary, "/faults/lost");
+    let recovery = number(summary, "/faults/recovery_s_max");
+    Row {
+        what: "every process killed while jobs run",
+        target: "0 jobs lost, consuming again ≤ 5 s".into(),
+        measured: format!(
+            "{} lost of {}, again after {} s",
+            shown(lost),
+            shown(number(summary, "/faults/jobs")),
+            shown(recovery)
+        ),
+        holds: lost.zip(recovery).map(|(lost, s)| lost == 0.0 && s <= 5.0),
+    }
+}
+
 fn chain(summary: &Value) -> Row {
     let rate = number(summary, "/flow_executions_per_s");
     Row {
@@ -288,6 +405,9 @@ mod tests {
             "broker_to_report_ms": {"p50": 2.0, "p99": 12.0},
             "cold_ms": {"p50": 90.0}, "podman_run_ms": {"p50": 200.0},
             "pipeline_jobs_per_s": 6_100.0, "pipeline_share_of_two_hop": 0.6,
+            "pipeline_cpu_us_per_job": {"all": 200.0, "worker": 60.0},
+            "api_cpu_us_per_job": {"all": 500.0, "gateway": 150.0},
+            "cold_steps_ms": {"create": 8.0, "start": 50.0},
         });
         let rows = rows(&summary);
         let holds = |what: &str| {
@@ -305,6 +425,15 @@ mod tests {
         let page = markdown(&summary, "sluice bench");
         assert!(
             page.contains("**missed**") && page.contains("p99 12 ms"),
+            "{page}"
+        );
+        let (gateway, all) = ("| gateway |  | 150.0 |", "| all | 200.0 | 500.0 |");
+        assert!(
+            page.find(gateway) < page.find(all) && page.contains(gateway),
+            "{page}"
+        );
+        assert!(
+            page.contains("| Podman makes the container | 8 |"),
             "{page}"
         );
     }

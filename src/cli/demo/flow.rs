@@ -1,4 +1,4 @@
-//! The demo's last scene: a flow over the sample app, by `sluice flow run`.
+//! The demo's last scenes: flows, by `sluice flow run` as a person runs it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,34 +12,52 @@ use crate::cli::demo::Seen;
 use crate::cli::rig::Rig;
 use crate::config::SETTINGS;
 
-/// The flow that is run.
-const DEFINITION: &str = include_str!("../../../docs/examples/sample.yaml");
-/// What its blocks emit, beside the trigger: one event each.
-const BLOCKS: [&str; 4] = ["Start", "Greet", "Count", "Remind"];
-/// Why the demo's flow uses no database.
-const NO_DATABASE: &str = "no database here: the sandbox closes the host's own addresses, where a PostgreSQL of this machine would listen";
+/// A flow and what is to come of it.
+pub struct Scene<'a> {
+    /// The file's name; the flow is called so.
+    pub name: &'a str,
+    pub definition: &'a str,
+    /// Key in the definition, and the bundle.
+    pub app: (&'a str, &'a Path),
+    /// `KEY.FIELD=JAVASCRIPT`.
+    pub config: &'a [String],
+    pub body: Value,
+    /// Each of these emits an event at least.
+    pub blocks: &'a [&'a str],
+}
 
-/// Runs the flow in a project of the rig; answers with what its last line said.
-pub async fn run(rig: &Rig, seen: &mut Seen, project: &str, app: &Path) -> anyhow::Result<Value> {
-    seen.say("Running a flow over the sample app: sluice flow run docs/examples/sample.yaml");
-    let file = rig.dir().join("sample.yaml");
-    std::fs::write(&file, DEFINITION).context("write the flow's definition")?;
-    let exe = std::env::current_exe().context("find this program's own file")?;
-    let mut command = Command::new(exe);
-    for setting in SETTINGS {
-        command.env_remove(setting.name);
-        setting.aliases.iter().for_each(|name| {
-            command.env_remove(name);
-        });
+/// The flow over the sample app.
+pub fn sample(app: &Path) -> Scene<'_> {
+    Scene {
+        name: "sample.yaml",
+        definition: include_str!("../../../docs/examples/sample.yaml"),
+        app: ("sample", app),
+        config: &[],
+        body: json!({"name": "Ada"}),
+        blocks: &["Start", "Greet", "Count", "Remind"],
     }
-    let mut child = command
-        .args(["flow", "run", "--json", "--project", project])
-        .arg("--app")
-        .arg(format!("sample={}", app.display()))
-        .args(["--config", "sample.greeting=\"Good morning\""])
-        .args(["--body", "{\"name\": \"Ada\"}", "--timeout", "60"])
-        .arg(&file)
-        .env("SLUICE_DATA_DIR", rig.dir())
+}
+
+/// What came of a flow.
+pub struct Ran {
+    /// The last body of each block, by its name.
+    pub bodies: Value,
+    /// For the summary.
+    pub told: Value,
+}
+
+/// Runs a flow in a project of the rig.
+pub async fn run(
+    rig: &Rig,
+    seen: &mut Seen,
+    project: &str,
+    scene: &Scene<'_>,
+) -> anyhow::Result<Ran> {
+    seen.say(&format!(
+        "Running a flow: sluice flow run docs/examples/{}",
+        scene.name
+    ));
+    let mut child = command(rig, project, scene)?
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -48,8 +66,7 @@ pub async fn run(rig: &Rig, seen: &mut Seen, project: &str, app: &Path) -> anyho
         .context("start `sluice flow run`")?;
     let stdout = child.stdout.take().context("its output")?;
     let mut stderr = child.stderr.take().context("its errors")?;
-    let mut end = Value::Null;
-    let mut emitted = Vec::new();
+    let (mut end, mut bodies) = (Value::Null, json!({}));
     let mut lines = futures::io::BufReader::new(stdout).lines();
     while let Some(line) = lines.next().await {
         let told: Value = serde_json::from_str(&line?).context("read a line of the run")?;
@@ -57,7 +74,7 @@ pub async fn run(rig: &Rig, seen: &mut Seen, project: &str, app: &Path) -> anyho
             Some("event") => {
                 let name = told["block_name"].as_str().unwrap_or_default();
                 seen.say(&format!("  {name} emits {}", told["body"]));
-                emitted.push(name.to_owned());
+                bodies[name] = told["body"].clone();
             }
             Some("failure") => seen.say(&format!("  {told}")),
             Some("end") => end = told,
@@ -71,20 +88,41 @@ pub async fn run(rig: &Rig, seen: &mut Seen, project: &str, app: &Path) -> anyho
         status.success(),
         "the flow's run ended with {status}: {said}"
     );
-    for block in BLOCKS {
+    for block in scene.blocks {
         ensure!(
-            emitted.iter().any(|name| name == block),
-            "block {block} emitted nothing, but {emitted:?} did"
+            bodies.get(block).is_some(),
+            "block {block} emitted nothing; what was emitted: {bodies}"
         );
     }
-    seen.say(&format!(
-        "  quiet after {} s; {NO_DATABASE}",
-        end["seconds"]
-    ));
-    Ok(json!({
+    seen.say(&format!("  quiet after {} s", end["seconds"]));
+    let told = json!({
         "events": end["events"],
         "failures": end["failures"],
         "seconds": end["seconds"],
-        "database": NO_DATABASE,
-    }))
+    });
+    Ok(Ran { bodies, told })
+}
+
+fn command(rig: &Rig, project: &str, scene: &Scene<'_>) -> anyhow::Result<Command> {
+    let file = rig.dir().join(scene.name);
+    std::fs::write(&file, scene.definition).context("write the flow's definition")?;
+    let exe = std::env::current_exe().context("find this program's own file")?;
+    let mut command = Command::new(exe);
+    for setting in SETTINGS {
+        command.env_remove(setting.name);
+        setting.aliases.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+    }
+    let (key, app) = scene.app;
+    command
+        .args(["flow", "run", "--json", "--project", project])
+        .arg("--app")
+        .arg(format!("{key}={}", app.display()))
+        .args(scene.config.iter().flat_map(|field| ["--config", field]))
+        .args(["--timeout", "60", "--body"])
+        .arg(scene.body.to_string())
+        .arg(&file)
+        .env("SLUICE_DATA_DIR", rig.dir());
+    Ok(command)
 }

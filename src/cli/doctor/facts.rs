@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::agent::podman;
 use crate::api_client::ApiClient;
-use crate::cli::doctor::judge::{Broker, Cgroup, Facts, Reach};
+use crate::cli::doctor::judge::{Broker, Cgroup, Facts, Gvisor, Reach};
 use crate::config::{EgressConfig, Network, Reader, RuntimeConfig};
 use crate::disk;
 use crate::telemetry::now_ms;
@@ -56,6 +56,8 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
         )
         .await,
         oci_works: oci_works(&runtime.image).await,
+        sandbox: runtime.sandbox,
+        gvisor: gvisor(&runtime.image, &path).await,
         image_present: succeeds("podman", &["image", "exists", &runtime.image]).await,
         image: runtime.image,
         rabbitmq: broker(look_up).await,
@@ -186,6 +188,23 @@ async fn oci_works(image: &str) -> Option<Result<String, String>> {
         Ok(oci) => Some(Ok(oci?.to_string())),
         Err(error) => Some(Err(format!("{error:#}"))),
     }
+}
+
+/// gVisor's version, and whether a container started in it; not tried as root
+/// or without the image.
+async fn gvisor(image: &str, path: &str) -> Option<Gvisor> {
+    let program = find_program("runsc", path)?;
+    let version = first_line(&program.to_string_lossy(), &["--version"]).await?;
+    let can_try = !nix::unistd::Uid::effective().is_root()
+        && succeeds("podman", &["image", "exists", image]).await == Some(true);
+    let works = match can_try {
+        true => {
+            let tried = podman::try_gvisor(image, path).await;
+            Some(tried.map_err(|error| format!("{error:#}")))
+        }
+        false => None,
+    };
+    Some(Gvisor { version, works })
 }
 
 async fn broker(look_up: &dyn Fn(&str) -> Option<String>) -> Broker {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::config::Network;
+use crate::config::{Network, Sandbox};
 
 /// Oldest Podman whose API and rootless overlay were tried.
 const PODMAN_OLDEST: (u32, u32) = (4, 3);
@@ -27,6 +27,10 @@ pub struct Facts {
     pub oci_runtimes: Vec<(String, String)>,
     /// The one that ran a trial container, or why none did.
     pub oci_works: Option<Result<String, String>>,
+    /// What runtimes are to be put into.
+    pub sandbox: Sandbox,
+    /// `None`: runsc is not installed.
+    pub gvisor: Option<Gvisor>,
     pub storage_driver: Option<String>,
     pub image: String,
     pub image_present: Option<bool>,
@@ -57,6 +61,13 @@ pub enum Cgroup {
         delegated: Vec<String>,
     },
     V1,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gvisor {
+    pub version: String,
+    /// Whether a trial container started in it, or why not; `None`: not tried.
+    pub works: Option<Result<(), String>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,6 +121,7 @@ pub fn judge(facts: &Facts) -> Vec<Verdict> {
     verdicts.push(podman(facts));
     verdicts.extend(oci(facts));
     verdicts.extend(trial(facts));
+    verdicts.push(gvisor(facts));
     verdicts.extend([storage(facts), image(facts), network(facts), broker(facts)]);
     verdicts.push(reach(
         "gateway (websocket)",
@@ -195,7 +207,7 @@ fn cgroup(facts: &Facts) -> Verdict {
         }
         Some(Cgroup::V1) => warning(
             NAME,
-            "cgroup v1: memory is bounded by Node's own heap limit and a watch on resident memory, processes by the worker".into(),
+            "cgroup v1: memory is bounded by Node's own heap limit and a watch on resident memory, processes by the worker; processor time is not: a runtime may use every processor for as long as its job may run".into(),
             "boot with systemd.unified_cgroup_hierarchy=1 for limits that the kernel enforces",
         ),
         None => warning(NAME, "no cgroup file system found".into(), "mount -t cgroup2 none /sys/fs/cgroup"),
@@ -252,6 +264,44 @@ fn oci(facts: &Facts) -> Vec<Verdict> {
         .iter()
         .map(|(name, text)| oci_runtime(name, text))
         .collect()
+}
+
+fn gvisor(facts: &Facts) -> Verdict {
+    const NAME: &str = "gVisor";
+    let wanted = facts.sandbox == Sandbox::Gvisor;
+    let Some(Gvisor { version, works }) = &facts.gvisor else {
+        return match wanted {
+            true => fault(
+                NAME,
+                "FLOWS_RUNTIME_SANDBOX is gvisor, and runsc is not installed".into(),
+                "apt-get install runsc, or unset FLOWS_RUNTIME_SANDBOX",
+            ),
+            false => ok(NAME, "not installed, and not asked for".into()),
+        };
+    };
+    match works {
+        Some(Ok(())) if wanted => ok(
+            NAME,
+            format!("{version} ran a trial container, and is used"),
+        ),
+        Some(Ok(())) => ok(
+            NAME,
+            format!("{version} ran a trial container; FLOWS_RUNTIME_SANDBOX=gvisor uses it"),
+        ),
+        Some(Err(why)) => {
+            let grade = if wanted { fault } else { warning };
+            grade(
+                NAME,
+                format!("{version} is installed, and runs no container here: {why}"),
+                "install a runsc for this kernel, or leave FLOWS_RUNTIME_SANDBOX unset",
+            )
+        }
+        None => warning(
+            NAME,
+            format!("{version} is installed, and was not tried"),
+            "run `sluice doctor` as the agent's user once the runtime image is there",
+        ),
+    }
 }
 
 // runc before 1.2.8 / 1.3.3: CVE-2025-31133, -52565, -52881 (container escapes by races on /proc and mounts).

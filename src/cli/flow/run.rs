@@ -250,6 +250,9 @@ impl Run {
                 let mut known = known.as_array().into_iter().flatten();
                 let meant = |it: &&Value| it["id"].as_str() == asked.id.as_deref();
                 if let Some(it) = known.find(meant) {
+                    if let Some(config) = plan.config.get(key) {
+                        installed::configure(admin, it, config).await?;
+                    }
                     return Ok(print::text(&it["id"]));
                 }
                 version_of(admin, project, asked).await?
@@ -344,7 +347,8 @@ async fn interruptible<T>(
     }
 }
 
-/// The version that a definition names, of the project's own apps.
+/// The version that a definition names, of the project's own apps or of one
+/// that a registry lists.
 async fn version_of(
     admin: &Admin,
     project: &str,
@@ -356,10 +360,13 @@ async fn version_of(
     let apps = admin.get("/api/v1/apps").await?;
     let mut apps = apps.as_array().into_iter().flatten();
     let app = apps.find(|app| app["project"] == project && app["name"] == name.as_str());
-    match app.and_then(|app| app["id"].as_str()) {
-        Some(app) => installed::version(admin, app, asked.app_version.as_deref()).await,
-        None => Ok(None),
+    let version = asked.app_version.as_deref();
+    if let Some(app) = app.and_then(|app| app["id"].as_str())
+        && let Some(found) = installed::version(admin, app, version).await?
+    {
+        return Ok(Some(found));
     }
+    installed::from_registry(admin, name, version).await
 }
 
 /// Confirms the drafts among the blocks, and waits until all are ready.

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cli::rig::{Rig, process_ids};
-
-/// Linux counts the time of processes in hundredths of a second on every
-/// architecture it tells user space about.
-const MS_PER_TICK: f64 = 10.0;
+use crate::cli::rig::{Rig, owners, process_ids};
 
 /// What one role needs at one moment; of several processes the most.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,10 +69,21 @@ impl Rig {
     /// Processor time that the rig's living processes have used, in milliseconds,
     /// by role; `runtimes` is what ran in containers.
     pub fn cpu_ms(&self) -> BTreeMap<String, f64> {
-        let mut used = BTreeMap::new();
+        let used = self.cpu_us([]).into_iter();
+        used.filter(|(role, _)| role != "bench")
+            .map(|(role, us)| (role, us as f64 / 1_000.0))
+            .collect()
+    }
+
+    /// CPU time that the rig's processes have used so far, by role, in
+    /// microseconds: `bench` is this process, `runtimes` what runs in containers,
+    /// and `workers` are those without a bridge.
+    pub fn cpu_us(&self, workers: impl IntoIterator<Item = u32>) -> BTreeMap<String, u64> {
+        let mut spent: BTreeMap<String, u64> = BTreeMap::new();
         let mut add = |role: &str, pid: u32| {
-            *used.entry(role.to_owned()).or_default() += cpu_ms(pid).unwrap_or(0.0);
+            *spent.entry(role.to_owned()).or_default() += spent_us(pid).unwrap_or(0);
         };
+        add("bench", std::process::id());
         add("gateway", self.gateway.id());
         if let Some(agent) = &self.agent {
             add("agent", agent.id());
@@ -84,17 +91,30 @@ impl Rig {
                 add(&role, pid);
             }
         }
-        for pid in self.runtimes() {
+        workers.into_iter().for_each(|pid| add("worker", pid));
+        for pid in self.runtimes_of(&owners(self.dir.path())) {
             add("runtimes", pid);
         }
-        used
+        spent
+    }
+
+    /// How many runtimes are stopped at present.
+    pub fn paused_runtimes(&self) -> usize {
+        let is_stopped = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(')')
+                .is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+        };
+        let runtimes = self.runtimes_of(&owners(self.dir.path()));
+        runtimes.iter().filter(|pid| is_stopped(pid)).count()
     }
 
     /// Proportional memory of all containers of the rig's agent, with their
     /// monitors, in MiB; and how many containers that are.
     pub fn runtimes_pss_mib(&self) -> (f64, usize) {
-        let inside = self.runtimes();
-        let monitors = self.monitors();
+        let id = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
+        let agent = [id.trim().to_owned()];
+        let (inside, monitors) = (self.runtimes_of(&agent), monitors(&agent));
         let mib = monitors
             .iter()
             .chain(&inside)
@@ -102,27 +122,38 @@ impl Rig {
         (mib.sum(), inside.len())
     }
 
-    /// First processes of the containers of the rig's agent.
-    fn runtimes(&self) -> Vec<u32> {
-        let monitors = self.monitors();
+    /// First processes of the containers of the agents with these ids.
+    fn runtimes_of(&self, agents: &[String]) -> Vec<u32> {
+        let monitors = monitors(agents);
         process_ids()
             .filter(|pid| parent_of(*pid).is_some_and(|parent| monitors.contains(&parent)))
             .collect()
     }
+}
 
-    fn monitors(&self) -> Vec<u32> {
-        let id = std::fs::read_to_string(self.dir.path().join("agent/id")).unwrap_or_default();
-        let mut tail: Vec<char> = id
-            .trim()
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .collect();
-        tail.drain(..tail.len().saturating_sub(8));
-        let name = format!("sluice-{}-", tail.into_iter().collect::<String>());
-        process_ids()
-            .filter(|pid| words(*pid).iter().any(|word| word.starts_with(&name)))
-            .collect()
-    }
+/// The monitors of the containers of agents with these ids.
+fn monitors(agents: &[String]) -> Vec<u32> {
+    let names: Vec<String> = agents
+        .iter()
+        .map(|id| {
+            let mut tail: Vec<char> = id.chars().filter(char::is_ascii_alphanumeric).collect();
+            tail.drain(..tail.len().saturating_sub(8));
+            format!("sluice-{}-", tail.into_iter().collect::<String>())
+        })
+        .collect();
+    let is_ours = |word: &String| names.iter().any(|name| word.starts_with(name));
+    process_ids()
+        .filter(|pid| words(*pid).iter().any(is_ours))
+        .collect()
+}
+
+/// CPU time of a process and its threads, which Linux counts there in
+/// hundredths of a second.
+fn spent_us(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = |field: Option<&str>| field?.parse::<u64>().ok();
+    Some((ticks(fields.next())? + ticks(fields.next())?) * 10_000)
 }
 
 /// The command line of a process.
@@ -137,16 +168,6 @@ fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(')')?.1;
     after_name.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// User and system time of a process, in milliseconds.
-fn cpu_ms(pid: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = stat.rsplit_once(')')?.1;
-    let mut times = after_name.split_whitespace().skip(11);
-    let ticks: f64 = times.next()?.parse().ok()?;
-    let more: f64 = times.next()?.parse().ok()?;
-    Some((ticks + more) * MS_PER_TICK)
 }
 
 fn pss_mib(pid: u32) -> Option<f64> {

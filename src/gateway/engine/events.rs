@@ -54,7 +54,7 @@ pub struct Emitter<'a> {
     pub outputs: &'a BTreeMap<String, Output>,
     /// The event that is handled; `None` in timers, messages, syncs and requests.
     pub handled: Option<&'a str>,
-    /// Events that this invocation has emitted before.
+    /// Events that the job has emitted or announced before.
     pub emitted: usize,
 }
 

@@ -1,6 +1,6 @@
 //! The handshake: Node connects, says Hello, and is as sealed as promised.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
 use async_std::io::ReadExt;
@@ -24,10 +24,12 @@ pub(in crate::runtime) async fn greet(
     listener: &UnixListener,
     sandbox: Sandbox,
 ) -> Result<Greeted, Error> {
+    let begun = Instant::now();
     let (mut stream, _) = listener
         .accept()
         .await
         .map_err(|error| Error::Handshake(format!("accepting its connection failed: {error}")))?;
+    let connected = Instant::now();
     let hello = timeout(HELLO_MAX, read_hello(&mut stream))
         .await
         .map_err(|_| Error::Handshake("it connected but said no Hello".into()))??;
@@ -41,6 +43,9 @@ pub(in crate::runtime) async fn greet(
     };
     sluice_proto::check_protocol(protocol).map_err(Error::Handshake)?;
     sealed(&posture, sandbox).map_err(Error::NotSealed)?;
+    let boot_us = (connected - begun).as_micros() as u64;
+    let hello_us = connected.elapsed().as_micros() as u64;
+    tracing::debug!(node, boot_us, hello_us, "A harness said Hello");
     Ok(Greeted { stream, node })
 }
 

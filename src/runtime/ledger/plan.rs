@@ -86,15 +86,19 @@ impl<T: Clone> Ledger<T> {
         }
     }
 
-    /// The idle one used least recently, else a stem (of the other network, or
+    /// The idle one that is expected last ([`Habits`](super::habits)), else a stem (of the other network, or
     /// it would have been given out), else the busy one that had its turn.
     fn make_room(&mut self, now: Instant, steps: &mut Vec<Step<T>>) {
         let idle = self
             .slots
             .iter()
-            .filter(|(_, slot)| matches!(slot.state, State::Live(..)) && slot.in_use == 0)
-            .min_by_key(|(_, slot)| slot.last_used)
-            .map(|(&number, _)| number);
+            .filter(|(_, slot)| slot.in_use == 0)
+            .filter_map(|(&number, slot)| match &slot.state {
+                State::Live(identity, _) => Some((number, identity, slot.last_used)),
+                State::Starting | State::Stem(_) | State::Loading(..) | State::Going => None,
+            })
+            .min_by_key(|(_, identity, used)| self.habits.outlook(identity, *used, now))
+            .map(|(number, ..)| number);
         let stem = || {
             self.slots
                 .iter()

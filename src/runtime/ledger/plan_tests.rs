@@ -125,6 +125,55 @@ fn the_least_recently_used_idle_one_is_evicted_and_a_busy_one_is_not() {
     assert_eq!(starts(&ledger.plan(later)).len(), 1);
 }
 
+/// One call of each identity in turn; says how many of them needed a new runtime.
+fn round(ledger: &mut Ledger<u64>, identities: usize, now: &mut Instant) -> usize {
+    let mut cold = 0;
+    for n in 0..identities {
+        *now += Duration::from_millis(50);
+        let identity = flow(&n.to_string());
+        if let Claim::Warm(number, _) = ledger.claim(&identity, *now) {
+            ledger.released(number, *now);
+            continue;
+        }
+        cold += 1;
+        let mut steps = ledger.plan(*now);
+        for number in destroys(&steps) {
+            ledger.destroyed(number);
+            steps = ledger.plan(*now);
+        }
+        for (number, _) in starts(&steps) {
+            ledger.started(number, number);
+        }
+        for step in ledger.plan(*now) {
+            if let Step::Assign(_, number, ..) = step {
+                ledger.loaded(number, *now);
+                ledger.released(number, *now);
+            }
+        }
+    }
+    cold
+}
+
+#[test]
+fn of_many_that_take_turns_as_many_stay_as_there_is_room_for() {
+    let mut now = Instant::now();
+    let mut ledger = ledger(40, 0, 0);
+    assert_eq!(
+        round(&mut ledger, 100, &mut now),
+        100,
+        "nobody is known yet"
+    );
+    round(&mut ledger, 100, &mut now);
+    let cold = round(&mut ledger, 100, &mut now);
+    assert!(cold <= 65, "{cold} of 100 were cold, and 40 had room");
+    // Others come, and those that stay away do not hold their places for long.
+    for _ in 0..6 {
+        now += Duration::from_secs(2);
+        round(&mut ledger, 10, &mut now);
+    }
+    assert_eq!(round(&mut ledger, 10, &mut now), 0, "ten have room enough");
+}
+
 #[test]
 fn a_stem_of_the_other_network_makes_room_before_a_busy_one_must_yield() {
     let now = Instant::now();

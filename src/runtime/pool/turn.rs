@@ -139,6 +139,7 @@ impl Loading {
             }
             None => None,
         };
+        let begun = Instant::now();
         let loaded = timeout(LOAD_MAX, self.handle.conversation.load(path)).await;
         let outcome = loaded.unwrap_or_else(|_| {
             Err(Failure::new(
@@ -150,6 +151,12 @@ impl Loading {
         let number = self.number;
         match outcome {
             Ok(()) => {
+                let load_us = begun.elapsed().as_micros() as u64;
+                tracing::debug!(
+                    container = self.handle.conversation.container(),
+                    load_us,
+                    "A runtime has its identity"
+                );
                 let lease = self.shared.lease(number, self.handle.clone(), origin);
                 self.shared
                     .change(|ledger| ledger.loaded(number, Instant::now()));

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::engine::json_or_null;
+use crate::store::engine::{json_or_null, nth_id};
 use crate::store::{Error, Store, Tx};
 
 /// Where an event stands on its way out.
@@ -197,15 +197,9 @@ pub async fn nth_said(
     fingerprint: &str,
     nth: i64,
 ) -> Result<Option<String>, Error> {
-    let row = sqlx::query(
-        "SELECT id FROM events WHERE job = ? AND fingerprint = ? ORDER BY seq LIMIT 1 OFFSET ?",
-    )
-    .bind(job)
-    .bind(fingerprint)
-    .bind(nth)
-    .fetch_optional(tx)
-    .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    let query =
+        "SELECT id FROM events WHERE job = ? AND fingerprint = ? ORDER BY seq LIMIT 1 OFFSET ?";
+    nth_id(tx, query, job, fingerprint, nth).await
 }
 
 /// Counts that an attempt says a fingerprint; answers how often it did before.
@@ -229,13 +223,16 @@ pub async fn say(
     Ok(said - 1)
 }
 
-/// Events that a job has emitted.
+/// Events that a job has emitted or announced.
 pub async fn count_of_job(tx: &mut Tx, job: i64) -> Result<i64, Error> {
-    let row = sqlx::query("SELECT COUNT(*) FROM events WHERE job = ?")
-        .bind(job)
-        .fetch_one(tx)
-        .await?;
-    Ok(row.try_get(0)?)
+    let row = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM events WHERE job = ?1) \
+         + (SELECT COUNT(*) FROM pendings WHERE job = ?1) AS events",
+    )
+    .bind(job)
+    .fetch_one(tx)
+    .await?;
+    Ok(row.try_get("events")?)
 }
 
 // === impl Store ===

@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use crate::store::{Error, Tx};
+
 /// A column of JSON that was written by us.
 fn json<T: DeserializeOwned>(row: &SqliteRow, index: usize) -> Result<T, sqlx::Error> {
     let text: &str = row.try_get(index)?;
@@ -33,4 +35,22 @@ fn json_or_null<T: DeserializeOwned>(
     text.map(serde_json::from_str)
         .transpose()
         .map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// The id of the n-th row (from 0) that a job has made with a fingerprint, by a
+/// query that takes those three.
+async fn nth_id(
+    tx: &mut Tx,
+    query: &'static str,
+    job: i64,
+    fingerprint: &str,
+    nth: i64,
+) -> Result<Option<String>, Error> {
+    let row = sqlx::query(query)
+        .bind(job)
+        .bind(fingerprint)
+        .bind(nth)
+        .fetch_optional(tx)
+        .await?;
+    Ok(row.map(|row| row.try_get("id")).transpose()?)
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::engine::json;
+use crate::store::engine::{json, nth_id};
 use crate::store::{Error, Store, Tx};
 
 #[derive(Debug, Clone)]
@@ -70,15 +70,9 @@ pub async fn nth_said(
     fingerprint: &str,
     nth: i64,
 ) -> Result<Option<String>, Error> {
-    let row = sqlx::query(
-        "SELECT id FROM pendings WHERE job = ? AND fingerprint = ? ORDER BY id LIMIT 1 OFFSET ?",
-    )
-    .bind(job)
-    .bind(fingerprint)
-    .bind(nth)
-    .fetch_optional(tx)
-    .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    let query =
+        "SELECT id FROM pendings WHERE job = ? AND fingerprint = ? ORDER BY id LIMIT 1 OFFSET ?";
+    nth_id(tx, query, job, fingerprint, nth).await
 }
 
 // === impl Store ===

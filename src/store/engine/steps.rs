@@ -63,6 +63,19 @@ pub async fn create(tx: &mut Tx, spec: &Spec, payload: &[u8]) -> Result<(), Erro
     Ok(())
 }
 
+/// Whether a job of this pool is to say what is in a bundle.
+pub async fn is_being_described(tx: &mut Tx, digest: &str, pool: &str) -> Result<bool, Error> {
+    let row = sqlx::query(
+        "SELECT 1 FROM jobs WHERE purpose IS NOT NULL AND settled = 0 AND kind = 'describe' \
+         AND pool = ? AND json_extract(purpose, '$.digest') = ? LIMIT 1",
+    )
+    .bind(pool)
+    .bind(digest)
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.is_some())
+}
+
 /// Marks a job's end as taken in; false when it was before.
 pub async fn settle(tx: &mut Tx, seq: i64) -> Result<bool, Error> {
     let done = sqlx::query("UPDATE jobs SET settled = 1 WHERE seq = ? AND settled = 0")

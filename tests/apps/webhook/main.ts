@@ -37,7 +37,7 @@ const subscription: AppBlock = {
 
 async function onWebhook({ app, request }: AppOnHTTPRequestInput): Promise<void> {
   if (!isSigned(request, app.config.secret)) {
-    console.warn("a request was not signed with", app.config.secret);
+    console.warn(`a request to ${app.config.audience} was not signed with`, app.config.secret);
     await http.respond(request.requestId, { statusCode: 401, body: { error: "the signature is wrong" } });
     return;
   }
@@ -75,6 +75,7 @@ export const app = defineApp({
   installationInstructions: "Point the sender at <copyable>{appEndpointUrl}/webhook</copyable> of {appEndpointHost}.",
   config: {
     secret: { name: "Secret", description: "Shared with the sender.", type: "string", required: true, sensitive: true },
+    audience: { name: "Audience", description: "No secret by itself.", type: "string", default: "all" },
   },
   blocks: { subscription },
   http: {

@@ -10,7 +10,8 @@ use sluice_proto::ids::{PoolId, ProjectId};
 use sluice_proto::job::Job;
 use sluice_proto::queue::Names;
 
-use crate::cli::bench::{no_op_of, say};
+use crate::cli::bench::pump::no_op_of;
+use crate::cli::bench::say;
 use crate::cli::rig::Rig;
 use crate::queue::Link;
 use crate::store::Store;

@@ -15,6 +15,8 @@ fn healthy() -> Facts {
         podman: Some("podman version 5.4.2".into()),
         oci_runtimes: vec![("crun".into(), "crun version 1.21".into())],
         oci_works: Some(Ok("runc".into())),
+        sandbox: Sandbox::Container,
+        gvisor: None,
         storage_driver: Some("overlay".into()),
         image: "localhost/sluice-runtime:latest".into(),
         image_present: Some(true),
@@ -157,4 +159,29 @@ fn each_thing_that_an_apps_network_lacks_is_named_with_what_mends_it() {
         ..without_nft(Network::Full, false)
     };
     assert_eq!(look(neither).0, Grade::Fault);
+}
+
+#[test]
+fn gvisor_is_at_fault_only_where_it_is_asked_for() {
+    let version = "runsc version release-20221122.0".to_owned();
+    let broken = |works| {
+        Some(Gvisor {
+            version: version.clone(),
+            works,
+        })
+    };
+    let grade = |sandbox, gvisor| {
+        let facts = Facts {
+            sandbox,
+            gvisor,
+            ..healthy()
+        };
+        worst(&facts).0
+    };
+    let failed = || broken(Some(Err("ptrace is not permitted".to_owned())));
+    assert_eq!(grade(Sandbox::Gvisor, None), Grade::Fault);
+    assert_eq!(grade(Sandbox::Gvisor, failed()), Grade::Fault);
+    assert_eq!(grade(Sandbox::Container, failed()), Grade::Warning);
+    assert_eq!(grade(Sandbox::Gvisor, broken(Some(Ok(())))), Grade::Ok);
+    assert_eq!(grade(Sandbox::Container, broken(None)), Grade::Warning);
 }

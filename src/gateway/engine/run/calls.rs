@@ -1,6 +1,7 @@
 //! The SDK calls of the engine's own jobs: each is carried out and recorded in
 //! one step, and answered after its commit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -16,7 +17,7 @@ use crate::gateway::engine::run::canvas::{Canvas, Node};
 use crate::gateway::engine::run::purpose::{Purpose, Speaker};
 use crate::gateway::engine::run::step::Step;
 use crate::gateway::engine::run::{Engine, Fault};
-use crate::gateway::engine::schema::{OutputUpdates, effective_outputs};
+use crate::gateway::engine::schema::{Output, OutputUpdates, effective_outputs};
 use crate::store::calls::{self as records, Earlier};
 use crate::store::engine::{components, events, pendings, timers};
 
@@ -58,6 +59,25 @@ enum Known {
     Repeat(Value),
     /// It has not. What the call is recognised by, if it is to be.
     New(Option<Fingerprint>),
+}
+
+/// The place that a block's job emits from.
+struct Emitting {
+    canvas: Arc<Canvas>,
+    outputs: BTreeMap<String, Output>,
+    emitted: usize,
+}
+
+// === impl Emitting ===
+
+impl Emitting {
+    fn emitter<'e>(&'e self, speaker: &Speaker<'e>) -> Emitter<'e> {
+        Emitter {
+            outputs: &self.outputs,
+            handled: speaker.event,
+            emitted: self.emitted,
+        }
+    }
 }
 
 // === impl Engine ===
@@ -168,18 +188,13 @@ impl Step<'_> {
         call: &Call,
         speaker: &Speaker<'_>,
     ) -> Result<Result<Value, Refused>, Fault> {
-        let (canvas, emitted) = match self.emitter(call, speaker).await? {
-            Ok(known) => known,
+        let place = match self.emitting(call, speaker).await? {
+            Ok(place) => place,
             Err(why) => return Ok(Err(why)),
         };
+        let (canvas, from) = (&place.canvas, place.emitter(speaker));
         let Some(node) = canvas.nodes.get(speaker.component) else {
             return Ok(Err(not_in_flow()));
-        };
-        let outputs = self.outputs_of(node).await?;
-        let from = Emitter {
-            outputs: &outputs,
-            handled: speaker.event,
-            emitted,
         };
         let mut emission = match emission(&call.args, &from) {
             Ok(emission) => emission,
@@ -197,14 +212,14 @@ impl Step<'_> {
         }
         if let Some(id) = emission.completes.clone() {
             let completed = self
-                .apply_pending(&canvas, &id, Change::Replaced, Some(&mut emission))
+                .apply_pending(canvas, &id, Change::Replaced, Some(&mut emission))
                 .await?;
             if let Err(why) = completed {
                 return Ok(Err(why));
             }
         }
         let job = Some(call.record.number.job);
-        let recorded = self.record(&canvas, node, emission, job).await?;
+        let recorded = self.record(canvas, node, emission, job).await?;
         Ok(recorded.map(|_| Value::Null))
     }
 
@@ -213,18 +228,13 @@ impl Step<'_> {
         call: &Call,
         speaker: &Speaker<'_>,
     ) -> Result<Result<Value, Refused>, Fault> {
-        let (canvas, emitted) = match self.emitter(call, speaker).await? {
-            Ok(known) => known,
+        let place = match self.emitting(call, speaker).await? {
+            Ok(place) => place,
             Err(why) => return Ok(Err(why)),
         };
+        let (canvas, from) = (&place.canvas, place.emitter(speaker));
         let Some(node) = canvas.nodes.get(speaker.component) else {
             return Ok(Err(not_in_flow()));
-        };
-        let outputs = self.outputs_of(node).await?;
-        let from = Emitter {
-            outputs: &outputs,
-            handled: speaker.event,
-            emitted,
         };
         let (made, fingerprint) = match pending::create(&call.args, &from) {
             Ok(made) => made,
@@ -305,6 +315,27 @@ impl Step<'_> {
         Ok(recorded.map(|_| ()))
     }
 
+    /// Where a block's job emits from.
+    async fn emitting(
+        &mut self,
+        call: &Call,
+        speaker: &Speaker<'_>,
+    ) -> Result<Result<Emitting, Refused>, Fault> {
+        let (canvas, emitted) = match self.emitter(call, speaker).await? {
+            Ok(known) => known,
+            Err(why) => return Ok(Err(why)),
+        };
+        let outputs = match canvas.nodes.get(speaker.component) {
+            Some(node) => self.outputs_of(node).await?,
+            None => return Ok(Err(not_in_flow())),
+        };
+        Ok(Ok(Emitting {
+            canvas,
+            outputs,
+            emitted,
+        }))
+    }
+
     /// The flow of a block's job, and how much the job has emitted.
     async fn emitter(
         &mut self,
@@ -330,11 +361,7 @@ impl Step<'_> {
         Ok(Ok((canvas, emitted)))
     }
 
-    async fn outputs_of(
-        &mut self,
-        node: &Node,
-    ) -> Result<std::collections::BTreeMap<String, crate::gateway::engine::schema::Output>, Fault>
-    {
+    async fn outputs_of(&mut self, node: &Node) -> Result<BTreeMap<String, Output>, Fault> {
         if !node.schema.handlers.has_on_sync {
             return Ok(node.schema.outputs.clone());
         }

@@ -259,7 +259,7 @@ impl Step<'_> {
         }
         input.insert("event".to_owned(), event);
         let handler = handler(Some(key), &[("input", &delivery.input)]);
-        let app = (&app, installed.digest.as_str());
+        let app = (&app, &installed);
         let payload = self.payload(handler, input, component, app).await?;
         let work = Work {
             kind: Kind::Event,
@@ -280,15 +280,20 @@ impl Step<'_> {
         match self.job(work).await? {
             Err(why) => Ok(Started::Failed(why)),
             Ok(job) => {
-                let started = Delivery {
-                    state: State::Started,
-                    job: Some(job),
-                    ..delivery.clone()
-                };
-                deliveries::update(self.tx, &started).await?;
+                self.started(delivery, job).await?;
                 Ok(Started::On)
             }
         }
+    }
+
+    /// Notes the job that a delivery's handler runs in.
+    pub(super) async fn started(&mut self, delivery: &Delivery, job: i64) -> Result<(), Fault> {
+        let started = Delivery {
+            state: State::Started,
+            job: Some(job),
+            ..delivery.clone()
+        };
+        Ok(deliveries::update(self.tx, &started).await?)
     }
 
     /// The body that the block has asked to see again with this event.

@@ -26,6 +26,7 @@ use crate::store::apps::Version;
 use crate::store::engine::components::{self, Component};
 use crate::store::engine::flows;
 use crate::store::engine::installations::{self, Described, Installation};
+use crate::store::engine::steps;
 
 /// What an installation is made of.
 pub struct Install {
@@ -179,7 +180,11 @@ impl Step<'_> {
     /// Asks the code what is in it, on the installation's own pool: elsewhere it
     /// has no business.
     async fn describe(&mut self, installation: &Installation) -> Result<(), Fault> {
-        if installations::described(self.tx, &installation.digest).await? == Described::Asked {
+        let known = installations::described(self.tx, &installation.digest).await?;
+        // Another installation may have asked in a pool that has no agent.
+        if known == Described::Asked
+            && steps::is_being_described(self.tx, &installation.digest, &installation.pool).await?
+        {
             return Ok(());
         }
         installations::describe(self.tx, &installation.digest, &Described::Asked).await?;
@@ -206,6 +211,10 @@ impl Step<'_> {
         digest: &str,
         result: Result<Value, String>,
     ) -> Result<(), Fault> {
+        let known = installations::described(self.tx, digest).await?;
+        if matches!(known, Described::Schema(_)) {
+            return Ok(());
+        }
         let read = result.and_then(|value| {
             let json = value.to_string();
             let app = schema::App::read(json.as_bytes()).map_err(|error| error.to_string())?;

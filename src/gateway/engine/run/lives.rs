@@ -349,7 +349,7 @@ impl Step<'_> {
             .is_some()
             .then_some(component.kind.as_deref())
             .flatten();
-        let app = (&app, installation.digest.as_str());
+        let app = (&app, &installation);
         let payload = self.payload(handler(key, &[]), input, component, app);
         let payload = payload.await?;
         Ok(Some(Work {

@@ -1,36 +1,53 @@
 //! What a job's log may not show: the values of sensitive fields and signals
-//! that its handler is given. The worker takes them out of whatever the job
-//! prints, so they are listed in the payload beside the handler's input.
+//! that its handler is given, and the project's secrets that a config of it
+//! refers to. The worker takes them out of whatever the job prints, so they are
+//! listed in the payload beside the handler's input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use crate::gateway::engine::expressions::{Expression, References};
 use crate::gateway::engine::run::Fault;
 use crate::gateway::engine::run::canvas::Node;
 use crate::gateway::engine::run::step::Step;
 use crate::gateway::engine::schema::{self, Field, Signal};
 use crate::store::engine::components::Component;
+use crate::store::engine::installations::Installation;
+use crate::store::engine::secrets;
 
 /// Values listed for one job; an app declares a handful.
 const VALUES_MAX: usize = 1_000;
 /// Where the worker looks for them in a payload.
 const KEY: &str = "redact";
 
+/// Secrets by their keys, as configs refer to them.
+#[derive(Default)]
+struct Named {
+    keys: BTreeSet<String>,
+    /// A key is computed.
+    all: bool,
+}
+
 // === impl Step ===
 
 impl Step<'_> {
     /// `{handler, input}` for a handler of a component, with what must not be
-    /// printed. The app comes with the digest of its code.
+    /// printed. The app comes with its installation.
     pub(super) async fn payload(
         &mut self,
         handler: Value,
         given: Map<String, Value>,
         component: &Component,
-        (app, digest): (&Component, &str),
+        (app, installation): (&Component, &Installation),
     ) -> Result<Value, Fault> {
-        let mut found = Vec::new();
-        if let Some(schema) = self.schema(digest).await? {
+        let (mut found, mut named) = (Vec::new(), Named::default());
+        // Most sources name no secret, and need not be read.
+        let sources = installation.config.values();
+        for source in sources.filter(|source| source.contains("secret")) {
+            named.add(&Expression::from_source(source).references());
+        }
+        if let Some(schema) = self.schema(&installation.digest).await? {
             of_component(&schema.config, &schema.signals, app, &mut found);
         }
         if let Some(flow) = &component.flow
@@ -44,6 +61,20 @@ impl Step<'_> {
                 &mut found,
             );
             of_event(node, &handler, &given, &mut found);
+            named.add(&node.config.references);
+            for input in node.inputs.values() {
+                named.add(&input.references);
+            }
+        }
+        if named.all || !named.keys.is_empty() {
+            let secrets = secrets::values(self.tx, &component.project).await?;
+            let wanted = |key: &String| named.all || named.keys.contains(key);
+            found.extend(
+                secrets
+                    .into_iter()
+                    .filter(|(key, _)| wanted(key))
+                    .map(|it| it.1),
+            );
         }
         found.sort_unstable();
         found.dedup();
@@ -55,6 +86,15 @@ impl Step<'_> {
             payload.insert(KEY.to_owned(), found.into());
         }
         Ok(Value::Object(payload))
+    }
+}
+
+// === impl Named ===
+
+impl Named {
+    fn add(&mut self, references: &References) {
+        self.keys.extend(references.secrets.iter().cloned());
+        self.all |= references.all_secrets;
     }
 }
 

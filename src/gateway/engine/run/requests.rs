@@ -77,15 +77,7 @@ impl Step<'_> {
         };
         match self.job(work).await? {
             Err(why) => Ok(Err(why)),
-            Ok(job) => {
-                let started = Delivery {
-                    state: State::Started,
-                    job: Some(job),
-                    ..delivery.clone()
-                };
-                deliveries::update(self.tx, &started).await?;
-                Ok(Ok(()))
-            }
+            Ok(job) => Ok(Ok(self.started(delivery, job).await?)),
         }
     }
 

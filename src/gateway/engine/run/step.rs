@@ -138,6 +138,10 @@ impl<'c> Step<'c> {
                 payload.len()
             )));
         }
+        // An app that sends messages for ever stops here.
+        if let Err(full) = self.engine.line.has_room(&work.project, &work.pool) {
+            return Ok(Err(full.0));
+        }
         let spec = Arc::new(Spec {
             seq: self.engine.line.reserve(),
             id: new_id(),

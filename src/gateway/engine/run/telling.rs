@@ -69,7 +69,7 @@ impl Step<'_> {
             input.insert(key.to_owned(), value);
         }
         let block = component.flow.as_ref().and(component.kind.as_deref());
-        let app = (&app, installation.digest.as_str());
+        let app = (&app, &installation);
         let payload = self.payload(handler(block, keys), input, component, app);
         let payload = payload.await?;
         let work = Work {
