@@ -160,7 +160,7 @@ async fn a_worker_that_cannot_work_gets_none_and_ends_as_it_is_told() {
     house.evaluate("1").await;
     a_broker_in_need_is_said(&house).await;
     what_a_worker_lacks_is_why_a_job_waits(&mut house).await;
-    the_first_signal_finishes_and_the_second_gives_back(&mut house).await;
+    the_first_signal_finishes_what_is_held(&mut house).await;
 }
 
 async fn a_broker_in_need_is_said(house: &House) {
@@ -204,7 +204,7 @@ async fn what_a_worker_lacks_is_why_a_job_waits(house: &mut House) {
     }
 }
 
-async fn the_first_signal_finishes_and_the_second_gives_back(house: &mut House) {
+async fn the_first_signal_finishes_what_is_held(house: &mut House) {
     let slow = "new Promise((done) => setTimeout(() => done('through'), 3000))";
     let held = house.submit(&in_flow("held", slow, 30_000)).await;
     house.started(&held).await;
@@ -217,24 +217,6 @@ async fn the_first_signal_finishes_and_the_second_gives_back(house: &mut House) 
     );
     let worker = &mut house.workers[0];
     assert_eq!(until("it ends", || worker.exit_code()).await, 0);
-
-    house.start_worker(0);
-    let long = house.submit(&in_flow("long", NEVER, 60_000)).await;
-    house.started(&long).await;
-    let worker = &mut house.workers[0];
-    kill(worker.pid(), Signal::SIGTERM).expect("it runs");
-    until("it drains", || {
-        worker.log().contains("The worker drains").then_some(())
-    })
-    .await;
-    assert!(worker.alive(), "it finishes what it holds");
-    kill(worker.pid(), Signal::SIGTERM).expect("it runs");
-    assert_eq!(until("it ends", || worker.exit_code()).await, 0);
-    assert_eq!(state_of(house, &long).await["finished_us"], Value::Null);
-    house.start_worker(0);
-    attempt(house, &long, "1.2").await;
-    cancel(house, &long, "seen enough").await;
-    assert_eq!(house.wait(&long).await["state"], "cancelled");
 }
 
 #[async_std::test]
@@ -310,17 +292,6 @@ async fn state(house: &House, id: &str, state: &str) {
         job["state"] == state
     })
     .await;
-}
-
-async fn attempt(house: &House, id: &str, attempt: &str) {
-    seen(house, &format!("/api/v1/jobs/{id}"), |job| {
-        job["attempt"] == attempt
-    })
-    .await;
-}
-
-async fn state_of(house: &House, id: &str) -> Value {
-    house.get(&format!("/api/v1/jobs/{id}")).await
 }
 
 /// Whether a value, in whatever form, has these words.
