@@ -65,6 +65,8 @@ install_packages() {
   want node nodejs
   want npm npm
   if [ "$1" = yes ]; then
+    # schemathesis, which tests the API, is installed into a place of its own.
+    PATH=$TARGET_PATH python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv)
     want cc build-essential
     want git git
   fi

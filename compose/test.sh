@@ -28,6 +28,7 @@ main() {
   find_node
   "$REPOSITORY/compose/image.sh"
   "$REPOSITORY/compose/apps.sh"
+  "$REPOSITORY/compose/schemathesis.sh"
   [ $# -ne 0 ] || "$REPOSITORY/compose/lint.sh"
   say "building the tests"
   make_scratch
@@ -75,6 +76,7 @@ stage() {
   else
     tar --exclude=./target --exclude=node_modules -c . | tar -C "$STAGE" -x
   fi
+  cp -R target/schemathesis "$STAGE/target/"
   cp target/apps/*.mjs "$STAGE/target/apps/"
   cp target/debug/sluice "$STAGE/target/debug/"
   [ -z "${NODE_FETCHED:-}" ] || install -D -m 0755 target/node/node "$SCRATCH/bin/node"

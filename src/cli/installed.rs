@@ -162,19 +162,29 @@ pub async fn install(admin: &Admin, wanted: &Wanted<'_>) -> Result<String, Failu
             .post(&path, &json!({"version": wanted.version}))
             .await?;
     }
-    let changed = wanted
-        .config
-        .iter()
-        .any(|(field, source)| known["config"][field] != source.as_str());
-    if changed {
-        let path = format!("/api/v1/installations/{id}/config");
-        let body = json!({"config": wanted.config});
-        admin.call("PATCH", &path, Some(&body)).await?;
-    }
+    configure(admin, known, wanted.config).await?;
     if known["status"] == "draft" {
         confirm(admin, "installations", &id).await?;
     }
     Ok(id)
+}
+
+/// Changes those fields of an installation's config that are otherwise.
+pub async fn configure(
+    admin: &Admin,
+    known: &Value,
+    config: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let mut fields = config.iter();
+    if fields.all(|(field, source)| known["config"][field] == source.as_str()) {
+        return Ok(());
+    }
+    let id = segment(known["id"].as_str().unwrap_or_default());
+    let path = format!("/api/v1/installations/{id}/config");
+    admin
+        .call("PATCH", &path, Some(&json!({"config": config})))
+        .await?;
+    Ok(())
 }
 
 /// Confirms a draft of an installation or a block; `noun` is that of the path.

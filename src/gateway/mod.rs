@@ -31,6 +31,7 @@ mod line;
 mod oauth;
 mod pool_api;
 mod registries;
+mod sealing;
 mod secrets;
 mod semver;
 mod session;
@@ -56,10 +57,11 @@ use crate::gateway::engine::run::{Engine, REQUEST_BUNDLE};
 use crate::gateway::http::Server;
 use crate::gateway::line::{Limits, Line};
 use crate::gateway::registries::Registries;
+use crate::gateway::sealing::Sealing;
 use crate::gateway::secrets::JobTokens;
 use crate::shutdown::{Shutdown, Stage, Tasks, unblock};
 use crate::store::apps::Version;
-use crate::store::{self, Store, retention};
+use crate::store::{self, Store, Writer, retention};
 use crate::telemetry::{now_ms, now_us};
 
 /// How often deadlines are looked at.
@@ -174,9 +176,10 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     private_dir(&dir)?;
     let lock = lock(&dir)?;
     drop(std::fs::remove_file(dir.join("listen.json")));
-    let (store, writer) = Store::open(&dir.join("sluice.db"))
+    let (store, mut writer) = Store::open(&dir.join("sluice.db"))
         .await
         .context("open the store")?;
+    let sealing = seal_secrets(&dir, &mut writer).await?;
     tasks.spawn("store", writer.run());
     let directory = Arc::new(Directory::load(&store).await?);
     first_admin_key(&directory, &dir.join("admin.key")).await?;
@@ -197,6 +200,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
     };
     let engine = Engine::new(
         store.clone(),
+        sealing,
         line.clone(),
         directory.clone(),
         ended,
@@ -234,6 +238,19 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         dir,
         _lock: lock,
     })
+}
+
+/// Reads the keys of the secrets and sees to it that the first one seals them all.
+async fn seal_secrets(dir: &Path, writer: &mut Writer) -> anyhow::Result<Sealing> {
+    let sealing = Sealing::load(&dir.join("secrets.key"))?;
+    let sealed = writer
+        .renew_secrets(|project, key, kept| sealing.renew(project, key, kept))
+        .await
+        .context("open the secrets")?;
+    if sealed > 0 {
+        tracing::info!(sealed, "Secrets were sealed with the first of their keys");
+    }
+    Ok(sealing)
 }
 
 async fn drain(

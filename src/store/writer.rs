@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::backoff::{Backoff, jitter};
+use crate::store::engine::secrets::{self, Kept};
 use crate::store::gathered::Gathered;
 use crate::store::jobs::{JobWrite, Progress};
 use crate::store::{Error, connect};
@@ -79,6 +80,15 @@ impl Writer {
             lazy_since: None,
             batch: Batch::default(),
         }
+    }
+
+    /// Gives secrets that need it another form at rest, before anything else is
+    /// written; answers how many.
+    pub async fn renew_secrets<E: From<Error>>(
+        &mut self,
+        renew: impl Fn(&str, &str, &Kept) -> Result<Option<Kept>, E>,
+    ) -> Result<usize, E> {
+        secrets::renew(&mut self.connection, renew).await
     }
 
     /// Writes until the store is closed and all that waited is committed.

@@ -7,4 +7,5 @@ mod custody;
 mod fixture;
 mod rate;
 mod registries;
+mod secrets;
 mod sessions;

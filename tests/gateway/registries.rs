@@ -229,12 +229,16 @@ async fn a_version_comes_from_a_registry_into_a_project() {
         let found = fixture.post("/provider/apps/get_version_id", &body).await;
         assert_eq!(found["id"], newest["data"]["id"], "{body}");
     }
+    serves_every_project(&fixture, &newest["data"]["id"]).await;
+}
+
+async fn serves_every_project(fixture: &Fixture, version: &Value) {
     // Whoever has a key of any project may use it.
     let key = json!({"name": "k", "projects": [fixture.project]});
     let key = fixture.post("/api/v1/keys", &key).await["key"].clone();
     let key = key.as_str().expect("a key");
     let body = json!({"project": fixture.project, "pool": fixture.pool, "name": "Mail",
-        "version": newest["data"]["id"]})
+        "version": version})
     .to_string();
     let (status, made) = fixture
         .call_as(key, "POST", "/api/v1/installations", body.as_bytes())
@@ -251,7 +255,7 @@ async fn a_version_comes_from_a_registry_into_a_project() {
             .0,
         200
     );
-    let id = newest["data"]["id"].as_str().expect("an id");
+    let id = version.as_str().expect("an id");
     fixture.get(&format!("/api/v1/versions/{id}")).await;
 }
 

@@ -250,6 +250,9 @@ impl Run {
                 let mut known = known.as_array().into_iter().flatten();
                 let meant = |it: &&Value| it["id"].as_str() == asked.id.as_deref();
                 if let Some(it) = known.find(meant) {
+                    if let Some(config) = plan.config.get(key) {
+                        installed::configure(admin, it, config).await?;
+                    }
                     return Ok(print::text(&it["id"]));
                 }
                 version_of(admin, project, asked).await?

@@ -8,6 +8,7 @@ mod follow;
 pub(in crate::gateway) mod installations;
 pub(in crate::gateway) mod jobs;
 mod keys;
+mod openapi;
 mod pools;
 mod projects;
 mod registries;
@@ -40,6 +41,7 @@ pub async fn handle(
     body: Body,
 ) -> Result<Reply, ApiError> {
     match (head.method.as_str(), path) {
+        ("GET", ["openapi.json"]) => Ok(openapi::get()),
         ("GET", ["projects"]) => Ok(projects::list(gateway, caller)),
         ("POST", ["projects"]) => projects::create(gateway, caller, &body).await,
         ("GET", ["pools"]) => Ok(pools::list(gateway, caller)),

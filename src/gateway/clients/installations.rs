@@ -53,10 +53,12 @@ pub async fn get(
     mut fields: Fields,
 ) -> Result<Reply, ApiError> {
     let it = find(gateway, caller, &fields.required_text("id")?).await?;
+    let version = gateway.version(&it.version).await?;
+    let custom = version.is_none_or(|version| version.registry.is_none());
     Ok(Reply::data(&json!({
         "name": it.name,
         "status": life(gateway, &it).await?,
-        "app": {"versionId": it.version, "custom": true},
+        "app": {"versionId": it.version, "custom": custom},
         "styleOverride": it.style,
         "configFields": it.config,
     })))
@@ -173,9 +175,14 @@ async fn app(gateway: &Gateway, caller: &Caller, fields: &mut Fields) -> Result<
         _ => error,
     })?;
     // A client that is told another value than it said finds a difference for ever.
-    if app.get("custom") != Some(&Json::Bool(true)) {
+    let custom = app.get("custom") == Some(&Json::Bool(true));
+    if custom != version.registry.is_none() {
+        let (whose, said) = match custom {
+            true => ("an app from a registry", "false"),
+            false => ("a custom app", "true"),
+        };
         return Err(ApiError::bad(format!(
-            "app version {id} is one of a custom app: say so with `custom`, which is true for them"
+            "app version {id} is one of {whose}, so `custom` is {said} for it"
         )));
     }
     Ok(version)

@@ -123,7 +123,7 @@ const alarm: AppBlock = {
   inputs: {
     default: {
       async onEvent({ block, event }: EventInput) {
-        const gone = await timers.app.set(0.1, { inputPayload: { block: block.id, event: event.id, text: "never" } });
+        const gone = await timers.app.set(60, { inputPayload: { block: block.id, event: event.id, text: "never" } });
         await timers.app.unset(gone);
         await timers.app.set(0.3, { inputPayload: { block: block.id, event: event.id, text: "ring" }, promptKey: "bell" });
       },

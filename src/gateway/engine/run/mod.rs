@@ -49,6 +49,7 @@ use crate::gateway::engine::run::endpoints::OpenRequests;
 use crate::gateway::engine::schema;
 use crate::gateway::error::ApiError;
 use crate::gateway::line::Line;
+use crate::gateway::sealing::Sealing;
 use crate::store::engine::steps::Ended;
 use crate::store::{self, Store, Then};
 use crate::telemetry::now_ms;
@@ -70,6 +71,7 @@ const SCHEMAS_HELD: usize = 500;
 /// The engine, shared by everything in the gateway.
 pub struct Engine {
     store: Store,
+    sealing: Sealing,
     line: Arc<Line>,
     directory: Arc<Directory>,
     open: OpenRequests,
@@ -122,6 +124,7 @@ impl From<Fault> for ApiError {
 impl Engine {
     pub fn new(
         store: Store,
+        sealing: Sealing,
         line: Arc<Line>,
         directory: Arc<Directory>,
         ended: channel::Receiver<Ended>,
@@ -130,6 +133,7 @@ impl Engine {
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
+            sealing,
             line,
             directory,
             open: OpenRequests::default(),

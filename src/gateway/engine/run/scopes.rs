@@ -31,11 +31,17 @@ impl Step<'_> {
     ) -> Result<Result<Value, Error>, Fault> {
         let outputs = self.outputs(references, view).await?;
         let signals = self.signals(references, view).await?;
-        let secrets = if references.all_secrets || !references.secrets.is_empty() {
-            secrets::values(self.tx, view.project).await?
-        } else {
-            BTreeMap::new()
-        };
+        let mut secrets = BTreeMap::new();
+        if references.all_secrets || !references.secrets.is_empty() {
+            for (key, kept) in secrets::values(self.tx, view.project).await? {
+                if !references.all_secrets && !references.secrets.contains(&key) {
+                    continue;
+                }
+                let value = self.engine.sealing.open(view.project, &key, &kept);
+                let value = value.map_err(|error| Fault::Conflict(error.to_string()))?;
+                secrets.insert(key, value);
+            }
+        }
         let values = Values {
             outputs: outputs.iter().map(|(k, v)| (k.as_str(), v)).collect(),
             signals: signals.iter().map(|(k, v)| (k.as_str(), v)).collect(),

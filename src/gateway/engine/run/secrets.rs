@@ -43,6 +43,8 @@ impl Engine {
                 value.len()
             )));
         }
+        let kept = self.sealing.seal(&project, &key, &value);
+        let kept = kept.map_err(|error| Fault::Conflict(error.to_string()))?;
         self.step(move |step| {
             Box::pin(async move {
                 let exists = secrets::exists(step.tx, &project, &key).await?;
@@ -52,7 +54,7 @@ impl Engine {
                 if writing == Writing::Known && !exists {
                     return Err(Fault::Missing(format!("secret `{key}`")));
                 }
-                secrets::put(step.tx, &project, &key, &value, step.now_ms).await?;
+                secrets::put(step.tx, &project, &key, &kept, step.now_ms).await?;
                 Ok(Secret {
                     key,
                     updated_ms: step.now_ms,
