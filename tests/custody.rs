@@ -6,6 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use async_std::net::TcpStream;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
@@ -228,7 +229,12 @@ async fn a_flow_goes_on_when_the_gateway_is_killed() {
         async_std::task::sleep(Duration::from_millis(1)).await;
     }
     house.restart_gateway().await;
-    house.answers().await;
+    let address = house.http().trim_start_matches("http://").to_owned();
+    let start = Instant::now();
+    while TcpStream::connect(&address).await.is_err() {
+        assert!(start.elapsed() < PATIENCE, "{}", house.logs());
+        async_std::task::sleep(Duration::from_millis(20)).await;
+    }
     let path = format!("/api/v1/flows/{flow}");
     let start = Instant::now();
     loop {

@@ -293,22 +293,6 @@ impl House {
         );
     }
 
-    /// Waits until a gateway that was started again answers.
-    pub async fn answers(&self) {
-        let start = Instant::now();
-        let key = Some(self.control.key.as_str());
-        while self
-            .control
-            .api
-            .request("GET", "/health", key, None)
-            .await
-            .is_err()
-        {
-            assert!(start.elapsed() < PATIENCE, "{}", self.logs());
-            task::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     /// Submits a job and answers with its id.
     pub async fn submit(&self, what: &Value) -> String {
         let job = self.post("/api/v1/jobs", &self.job(what)).await;
