@@ -10,6 +10,12 @@ mod data;
 )]
 mod fixture;
 mod login;
+#[path = "../engine/people.rs"]
+#[allow(
+    dead_code,
+    reason = "the engine's own tests use what these leave alone"
+)]
+mod people;
 mod provider;
 #[path = "../engine/worker.rs"]
 #[allow(

@@ -16,6 +16,7 @@ use sluice_proto::report::{Cause, Failure, Outcome, Report};
 
 use crate::fixture::{Bridge, Client, Fixture, finished};
 
+#[allow(unused_imports, reason = "the clients' tests need fewer of these")]
 pub use crate::people::{apply, draft, flow, install, quiet, status, trigger};
 
 /// Connections of a flood of calls, so that many share a commit.
