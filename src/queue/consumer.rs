@@ -328,7 +328,9 @@ impl<T> Delivery<T> {
             return Ok(());
         };
         source.health.check()?;
-        source.settling().gone_through(tag);
+        // Held until it is said, as below.
+        let mut settling = source.settling();
+        settling.gone_through(tag);
         source.say(tag, true)
     }
 
@@ -374,7 +376,11 @@ impl Source {
     }
 
     fn say_due(&self) -> Result<(), Error> {
-        let due = self.settling().due();
+        // Held until all is said: one that another thread says meanwhile could
+        // settle these along with its own, and a tag that is settled twice ends
+        // the channel.
+        let mut settling = self.settling();
+        let due = settling.due();
         let through = due.through.map_or(Ok(()), |tag| self.say(tag, true));
         let said = due.single.into_iter().map(|tag| self.say(tag, false));
         through.and(said.collect())
