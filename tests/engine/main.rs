@@ -16,6 +16,7 @@ mod people;
 mod pools;
 mod refusals;
 mod signals;
+mod suggestions;
 mod time;
 mod upgrades;
 mod worker;

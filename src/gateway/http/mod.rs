@@ -131,7 +131,7 @@ fn body_max(path: &[&str]) -> u64 {
         ["apps", _, "versions"] => VERSION_BODY_BYTES_MAX,
         ["flows", _, "apply" | "plan"] => FLOW_BODY_BYTES_MAX,
         ["flows", _, "blocks", _, "inputs", _, "events"] => EVENT_BODY_BYTES_MAX,
-        ["installations", ..] => CONFIG_BODY_BYTES_MAX,
+        ["installations", ..] | ["blocks", _, "suggestions"] => CONFIG_BODY_BYTES_MAX,
         ["projects", _, "secrets", _] => SECRET_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
     }

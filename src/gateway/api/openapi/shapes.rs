@@ -96,6 +96,12 @@ pub const SHAPES: &[(&str, &str)] = &[
         "Schedule",
         "key:s description:s? customizable:b definition:o customized:o? next_ms:i?",
     ),
+    (
+        "Ask",
+        "field:s *input:s? *searchPhrase:s? *staticInputConfig:o?",
+    ),
+    ("Suggestions", "suggestedValues:Suggestion[] *message:s"),
+    ("Suggestion", "label:s value:a? *description:s"),
     ("NewFlow", "project:s name:s"),
     ("Flow", "id:s project:s name:s created_ms:i"),
     (

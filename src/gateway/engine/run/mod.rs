@@ -33,6 +33,7 @@ mod secrets;
 mod settling;
 mod signals;
 mod step;
+mod suggesting;
 mod telling;
 mod timers;
 mod versions;
@@ -61,6 +62,7 @@ pub use crate::gateway::engine::run::purpose::Purpose;
 pub use crate::gateway::engine::run::requests::BUNDLE as REQUEST_BUNDLE;
 pub use crate::gateway::engine::run::secrets::{SECRET_BYTES_MAX, Writing};
 use crate::gateway::engine::run::step::Step;
+pub use crate::gateway::engine::run::suggesting::Ask;
 pub use crate::gateway::engine::run::versions::VersionChange;
 
 /// Graphs of flows kept in memory; one of 5,000 blocks has some MiB.
