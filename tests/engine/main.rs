@@ -10,6 +10,7 @@ mod endpoints;
 )]
 mod fixture;
 mod flows;
+mod inspection;
 mod lives;
 mod openapi;
 mod people;

@@ -119,7 +119,7 @@ pub const SHAPES: &[(&str, &str)] = &[
     (
         "Event",
         "seq:i id:s flow:s block:s? output:s? body:a? parent:s? secondary_parents:s[]? state:s \
-         error:s? created_ms:i deliveries:Delivery[]",
+         error:s? job:s? created_ms:i deliveries:Delivery[]",
     ),
     (
         "Delivery",
