@@ -55,6 +55,10 @@ impl Routes for Served {
 }
 
 async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply, ApiError> {
+    let addresses = &gateway.addresses;
+    if let Some(whose) = request.host().and_then(|host| addresses.endpoint_at(host)) {
+        return endpoints::serve_at(gateway, request, &whose, "").await;
+    }
     let head = request.head;
     let path: Vec<&str> = head
         .path

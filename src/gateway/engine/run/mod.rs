@@ -45,6 +45,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_std::channel;
 use futures::future::BoxFuture;
 
+use crate::gateway::addresses::Addresses;
 use crate::gateway::directory::Directory;
 use crate::gateway::engine::run::canvas::Canvas;
 use crate::gateway::engine::run::endpoints::OpenRequests;
@@ -85,8 +86,8 @@ pub struct Engine {
     request_digest: String,
     /// Ends of jobs that are to be taken in.
     ended: channel::Receiver<Ended>,
-    /// Where the endpoints of apps and flows are, without a slash at the end.
-    base_url: String,
+    /// Where the endpoints of apps and flows are.
+    addresses: Addresses,
     // Both hold what can be read again; locked for a look-up, never across an await.
     canvases: Mutex<HashMap<String, Arc<Canvas>>>,
     schemas: Mutex<HashMap<String, Arc<schema::App>>>,
@@ -132,7 +133,7 @@ impl Engine {
         line: Arc<Line>,
         directory: Arc<Directory>,
         ended: channel::Receiver<Ended>,
-        base_url: String,
+        addresses: Addresses,
         request_digest: String,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -144,7 +145,7 @@ impl Engine {
             wake: channel::bounded(1),
             request_digest,
             ended,
-            base_url,
+            addresses,
             canvases: Mutex::default(),
             schemas: Mutex::default(),
         })
