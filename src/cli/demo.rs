@@ -265,9 +265,24 @@ impl Stage<'_> {
 
     async fn two_handlers_at_once(&self, seen: &mut Seen, version: &str) -> anyhow::Result<()> {
         seen.say("Running two handlers of one installation at once");
-        let slow = self
-            .submit(seen, &handler(version, "slow", &json!({"seconds": 2})))
-            .await?;
+        // The quick one may need a container first, which takes long on a slow machine.
+        for seconds in [2, 4, 8] {
+            if self.quick_beside_slow(seen, version, seconds).await? {
+                return Ok(());
+            }
+        }
+        bail!("the slow handler had ended before the quick one each time")
+    }
+
+    /// Whether the quick handler ended while the slow one ran.
+    async fn quick_beside_slow(
+        &self,
+        seen: &mut Seen,
+        version: &str,
+        seconds: u32,
+    ) -> anyhow::Result<bool> {
+        let slow = handler(version, "slow", &json!({"seconds": seconds}));
+        let slow = self.submit(seen, &slow).await?;
         self.started(&slow).await?;
         let greet = self
             .run(seen, &handler(version, "greet", &json!({"name": "Ada"})))
@@ -278,23 +293,21 @@ impl Stage<'_> {
             greet["outcome"]
         );
         let meanwhile = self.rig.get(&format!("/api/v1/jobs/{slow}")).await?;
-        ensure!(
-            meanwhile["state"] == "started",
-            "the slow handler was {} when the quick one had ended",
-            meanwhile["state"]
-        );
         let slow = self.wait(seen, &slow).await?;
         ensure!(
             slow["state"] == "succeeded",
             "slow gave {}",
             slow["outcome"]
         );
+        if meanwhile["state"] != "started" {
+            return Ok(false);
+        }
         seen.say(&format!(
             "  greet ended while slow ran: containers {} and {}",
             greet["container"].as_str().unwrap_or("?"),
             slow["container"].as_str().unwrap_or("?")
         ));
-        Ok(())
+        Ok(true)
     }
 
     async fn a_worker_dies(&self, seen: &mut Seen, version: &str) -> anyhow::Result<String> {

@@ -175,8 +175,19 @@ impl House {
             .await
     }
 
+    /// Tries again while Podman is too busy to answer in time, as a worker does.
     pub async fn flow(&self, name: &str) -> Lease {
-        self.claim(&flow(name), "").await.expect("a runtime")
+        let begun = Instant::now();
+        loop {
+            match self.claim(&flow(name), "").await {
+                Err(failure)
+                    if failure.cause == Cause::RuntimeUnavailable && begun.elapsed() < PATIENCE =>
+                {
+                    task::sleep(Duration::from_millis(100)).await;
+                }
+                claimed => return claimed.expect("a runtime"),
+            }
+        }
     }
 
     /// Claims a flow's runtime and evaluates one expression in it.
