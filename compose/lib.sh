@@ -102,7 +102,7 @@ strays() {
   pause=$(cat "$(target_runtime_dir)/libpod/tmp/pause.pid" 2>/dev/null || true)
   # Finding nothing, and a process that ends meanwhile, are no errors.
   {
-    grep --files-with-matches --null-data "^TMPDIR=$SCRATCH/" /proc/[0-9]*/environ || true
+    grep --files-with-matches --null-data "^[A-Z_]*=$SCRATCH/" /proc/[0-9]*/environ || true
     grep --files-with-matches --null-data "$SCRATCH/t/" /proc/[0-9]*/cmdline || true
   } 2>/dev/null | cut -d/ -f3 | sort -un | while IFS= read -r pid; do
     # Not a chain of `&&`: the loop's last verdict would be the function's, and

@@ -102,6 +102,7 @@ impl<'a> Reader<'a> {
             listen: self.text_or("SLUICE_GATEWAY_LISTEN", "127.0.0.1:8080"),
             agent_listen: self.text_or("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
             public_url: self.public_url(),
+            endpoint_domain: self.endpoint_domain(),
             disk_free_bytes_min: self.megabytes("SLUICE_DISK_FREE_MB_MIN", 512),
             registry_poll: self.seconds("SLUICE_REGISTRY_POLL_S", 3_600),
             egress: self.egress(),
@@ -122,6 +123,22 @@ impl<'a> Reader<'a> {
             );
         }
         url.map(|url| url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    fn endpoint_domain(&mut self) -> Option<String> {
+        const NAME: &str = "SLUICE_ENDPOINT_DOMAIN";
+        let text = self.get(NAME)?;
+        // A host's name and nothing else: what is parsed must be what is written.
+        let url = Url::parse(&format!("http://{text}/")).ok();
+        let fits = url.and_then(|url| Some(url.domain()? == text.to_lowercase()));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        if fits != Some(true) || !text.bytes().all(is_plain) {
+            self.complain(
+                NAME,
+                &format!("is `{text}`: write a domain such as flows.example.org"),
+            );
+        }
+        Some(text.to_lowercase())
     }
 
     pub fn bridge(&mut self) -> BridgeConfig {

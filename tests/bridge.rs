@@ -399,7 +399,7 @@ async fn thousands_of_jobs_flow_and_none_is_lost(url: &str) {
                 .await;
             sent += some;
         }
-        if let Some(FromBridge::Reports { items }) = session.heard().await {
+        if let FromBridge::Reports { items } = session.heard().await.expect("it goes on") {
             ended += items.len();
             session.received(&items).await;
         }

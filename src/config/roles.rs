@@ -42,6 +42,8 @@ pub struct GatewayConfig {
     pub agent_listen: String,
     /// Where clients of apps' endpoints find this gateway, without a slash at the end.
     pub public_url: Option<String>,
+    /// Apps and flows have a host each below `endpoints.` and this.
+    pub endpoint_domain: Option<String>,
     /// Below this much free space in the data directory nothing new is taken.
     pub disk_free_bytes_min: u64,
     /// How long what a registry said counts.

@@ -116,6 +116,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("SLUICE_GATEWAY_LISTEN", "127.0.0.1:8080"),
     setting("SLUICE_GATEWAY_AGENT_LISTEN", "127.0.0.1:8081"),
     setting("SLUICE_PUBLIC_URL", "the address of SLUICE_GATEWAY_LISTEN"),
+    setting("SLUICE_ENDPOINT_DOMAIN", "none; endpoints are paths"),
     setting("SLUICE_REGISTRY_POLL_S", "3600"),
     setting("SLUICE_URL", "the gateway that `sluice up` started here"),
     secret("SLUICE_API_KEY", "the admin key in the data directory"),

@@ -60,6 +60,27 @@ fn a_public_address_is_one_that_paths_can_be_put_behind() {
 }
 
 #[test]
+fn an_endpoint_domain_is_the_name_of_a_host() {
+    let read = |domain| {
+        let vars = [("HOME", "/home/u"), ("SLUICE_ENDPOINT_DOMAIN", domain)];
+        read(&vars, |reader| reader.gateway()).map(|config| config.endpoint_domain)
+    };
+    let domain = read("Flows.example.org").expect("it fits");
+    assert_eq!(domain.as_deref(), Some("flows.example.org"));
+    for wrong in [
+        "https://flows.example.org",
+        "flows.example.org:8080",
+        "flows.example.org/x",
+        "*.example.org",
+        "127.0.0.1",
+        "a b",
+    ] {
+        let error = read(wrong).expect_err("no domain").to_string();
+        assert!(error.contains(wrong), "{error}");
+    }
+}
+
+#[test]
 fn the_names_that_docker_users_have_still_work() {
     let config = read(
         &[

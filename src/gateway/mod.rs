@@ -14,6 +14,7 @@
 //! Owns custody of a job from its creation to the agent's acceptance, and the
 //! truth about it for ever. All of it can be rebuilt from the store.
 
+mod addresses;
 pub mod agent_api;
 mod api;
 mod auth;
@@ -50,6 +51,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 use crate::config::GatewayConfig;
+use crate::gateway::addresses::Addresses;
 use crate::gateway::bundles::Bundles;
 use crate::gateway::directory::Directory;
 use crate::gateway::disk::Disk;
@@ -101,8 +103,8 @@ pub struct Gateway {
     tokens: JobTokens,
     /// Codes of logins that are under way.
     codes: oauth::Codes,
-    /// Where clients find this gateway, without a slash at the end.
-    base_url: String,
+    /// Where clients find this gateway and its endpoints.
+    addresses: Addresses,
     shutdown: Shutdown,
     // Published versions never change, so an entry is never wrong.
     versions: Mutex<HashMap<String, Version>>,
@@ -198,13 +200,14 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         Some(url) => url.clone(),
         None => format!("http://{}", http.local_addr()?),
     };
+    let addresses = Addresses::new(base_url, config.endpoint_domain.as_deref());
     let engine = Engine::new(
         store.clone(),
         sealing,
         line.clone(),
         directory.clone(),
         ended,
-        base_url.clone(),
+        addresses.clone(),
         request_digest,
     );
     tasks.spawn("engine", engine.clone().settle());
@@ -227,7 +230,7 @@ async fn build(config: &GatewayConfig, shutdown: Shutdown, tasks: &Tasks) -> any
         registries,
         tokens,
         codes: oauth::Codes::default(),
-        base_url,
+        addresses,
         shutdown,
         versions: Mutex::default(),
     });

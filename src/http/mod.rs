@@ -160,6 +160,13 @@ impl Request<'_> {
         }
     }
 
+    /// The host that the client means, perhaps with a port.
+    pub fn host(&self) -> Option<&str> {
+        self.conn
+            .request_headers()
+            .get_str(trillium::KnownHeaderName::Host)
+    }
+
     /// Every header, each value by itself.
     pub fn headers(&self) -> Vec<(String, Vec<u8>)> {
         let headers = self.conn.request_headers().iter();

@@ -20,15 +20,14 @@ use lapin::{Acker, Channel, Consumer};
 use serde::de::DeserializeOwned;
 
 use sluice_proto::codec::{QUEUE_MESSAGE_BYTES_MAX, encode};
-use sluice_proto::ids::JobId;
-use sluice_proto::job::{Attempt, Job};
+use sluice_proto::job::Job;
 use sluice_proto::queue::{Control, Presence, header};
-use sluice_proto::report::{Body, Cause, Failure, Finished, Outcome, Report};
+use sluice_proto::report::{Cause, Report};
 
 use crate::queue::health::Health;
 use crate::queue::link::Link;
 use crate::queue::settling::Settling;
-use crate::queue::{Error, message, topology};
+use crate::queue::{Error, message, topology, unread};
 use crate::telemetry::now_us;
 
 /// Most control messages that wait for one worker: each names many jobs, and a
@@ -53,7 +52,7 @@ pub struct Deliveries<T> {
 
 /// What is consumed, and so what happens to a message that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Feed {
+pub(super) enum Feed {
     /// Buried, and reported as failed where the headers say which job it was.
     Jobs,
     /// Buried.
@@ -298,69 +297,9 @@ impl<T: DeserializeOwned> Deliveries<T> {
         );
         if self.feed != Feed::Signals {
             let (link, feed, tag) = (self.link.clone(), self.feed, raw.delivery_tag);
-            let burying = async move { bury_unread(&link, feed, raw, &reason).await };
+            let burying = async move { unread::bury(&link, feed, raw, &reason).await };
             self.burying = Some((tag, burying.boxed()));
         }
-    }
-}
-
-async fn bury_unread(
-    link: &Link,
-    feed: Feed,
-    raw: lapin::message::Delivery,
-    reason: &str,
-) -> Result<(), Error> {
-    if let (Feed::Jobs, Some(report)) = (feed, unacceptable(link, &raw, reason)) {
-        link.publish_report(&report).await?;
-    }
-    let headers = raw.properties.headers().clone().unwrap_or_default();
-    let reason = format!("unreadable: {reason}");
-    link.put_away(
-        raw.properties,
-        headers,
-        &raw.data,
-        Cause::Unacceptable,
-        &reason,
-    )
-    .await?;
-    let settled = raw.acker.ack(BasicAckOptions::default());
-    let health = &link.inner.health;
-    health.within("an acknowledgement", settled).await.map(drop)
-}
-
-/// The end of a job that cannot be read, as far as its properties tell which it was.
-fn unacceptable(link: &Link, raw: &lapin::message::Delivery, reason: &str) -> Option<Report> {
-    let job = raw.properties.message_id().as_ref()?;
-    let dispatch = message::number(&raw.properties, header::DISPATCH)?;
-    Some(failed(
-        JobId::from(job.as_str()),
-        Attempt {
-            dispatch: u32::try_from(dispatch).ok()?,
-            delivery: message::delivery_number(&raw.properties, raw.redelivered),
-        },
-        &link.inner.client,
-        Failure::new(
-            Cause::Unacceptable,
-            format!("The job cannot be read by the worker: {reason}."),
-        ),
-    ))
-}
-
-/// A report of a job that ended without a runtime.
-pub fn failed(job: JobId, attempt: Attempt, worker: &str, failure: Failure) -> Report {
-    Report {
-        job,
-        attempt,
-        worker: worker.to_owned(),
-        at_us: now_us(),
-        body: Body::Finished(Box::new(Finished {
-            outcome: Outcome::Failed(failure),
-            runtime: None,
-            hops: Default::default(),
-            log: Vec::new(),
-            log_bytes_dropped: 0,
-            sdk_calls: 0,
-        })),
     }
 }
 
@@ -389,7 +328,9 @@ impl<T> Delivery<T> {
             return Ok(());
         };
         source.health.check()?;
-        source.settling().gone_through(tag);
+        // Held until it is said, as below.
+        let mut settling = source.settling();
+        settling.gone_through(tag);
         source.say(tag, true)
     }
 
@@ -435,7 +376,11 @@ impl Source {
     }
 
     fn say_due(&self) -> Result<(), Error> {
-        let due = self.settling().due();
+        // Held until all is said: one that another thread says meanwhile could
+        // settle these along with its own, and a tag that is settled twice ends
+        // the channel.
+        let mut settling = self.settling();
+        let due = settling.due();
         let through = due.through.map_or(Ok(()), |tag| self.say(tag, true));
         let said = due.single.into_iter().map(|tag| self.say(tag, false));
         through.and(said.collect())

@@ -29,6 +29,7 @@ mod publisher;
 mod settling;
 mod topology;
 pub mod two_hop;
+mod unread;
 
 use std::future::Future;
 use std::time::Duration;
@@ -38,8 +39,9 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use crate::limit;
 
-pub use consumer::{Deliveries, Delivery, failed};
+pub use consumer::{Deliveries, Delivery};
 pub use link::{Depths, Link};
+pub use unread::failed;
 
 /// How long one request to the broker may take. A broker under full load
 /// answers within a second; one that does not in ten is taken for lost.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::flow::{Flow, bodies};
-use crate::house::House;
+use crate::house::{House, id};
 
 /// With these routes, and a link from the first of them.
 fn routed(routes: &[&str]) -> String {
@@ -160,25 +160,20 @@ async fn an_event_without_a_named_output_goes_where_it_is_meant() {
 async fn fields_suggest_values() {
     let house = House::enter().await;
     let app = house.install("dynamic", json!({})).await;
-    let suggest = async |handler: Value, input: Value| {
-        let job = json!({
-            "project": house.project, "kind": "suggest", "version": app.version,
-            "installation": app.id, "handler": handler, "input": input,
-        });
-        let job = house.post("/api/v1/jobs?wait=60", &job).await;
-        assert_eq!(job["state"], "succeeded", "{job}");
-        job["outcome"]["result"].clone()
-    };
-    let field = json!({"block": "router", "field": "region"});
-    let found = suggest(field.clone(), json!({"searchPhrase": "maz"})).await;
+    let flow = app.unready_flow(&routed(&[])).await;
+    // The block is a draft still: that is when its fields are filled in.
+    let router = flow.block("Router").await;
+    let path = format!("/api/v1/blocks/{}/suggestions", id(&router));
+    let suggest = async |ask: Value| house.post(&path, &ask).await;
+    let found = suggest(json!({"field": "region", "searchPhrase": "maz"})).await;
     let value = json!({"label": "Mazowsze!", "value": "Mazowsze", "description": "Poland"});
     assert_eq!(found, json!({"suggestedValues": [value]}));
-    let found = suggest(field, json!({"searchPhrase": "x"})).await;
+    let found = suggest(json!({"field": "region", "searchPhrase": "x"})).await;
     assert_eq!(
         found,
         json!({"suggestedValues": [], "message": "there is none"})
     );
-    let field = json!({"block": "router", "input": "default", "field": "body"});
-    let found = suggest(field, json!({"staticInputConfig": {"route": "north"}})).await;
+    let ask = json!({"input": "default", "field": "body", "staticInputConfig": {"route": "north"}});
+    let found = suggest(ask).await;
     assert_eq!(found["suggestedValues"][0]["value"], "north");
 }

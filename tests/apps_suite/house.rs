@@ -49,7 +49,6 @@ pub struct House {
 pub struct App {
     pub house: Arc<House>,
     pub id: String,
-    pub version: String,
     /// Where outsiders reach it.
     pub url: String,
 }
@@ -226,7 +225,6 @@ impl House {
         App {
             house: self.clone(),
             id: id(&installation),
-            version,
             url: installation["url"].as_str().expect("an address").to_owned(),
         }
     }

@@ -152,3 +152,72 @@ async fn a_block_answers_below_its_app() {
     assert_eq!(body["block"], "", "it is the other app's own path");
     assert_eq!(fixture.stop().await, 0);
 }
+
+#[async_std::test]
+async fn an_app_and_its_block_have_a_host_of_their_own() {
+    let fixture = Fixture::start_at(Some("flows.test")).await;
+    let schema = json!({"hasOnRequest": true, "blocks": {"door": {"hasOnRequest": true}}});
+    let answers: Script = Arc::new(|seen: &Seen| {
+        let (request, app) = (&seen.given["request"], &seen.given["app"]);
+        let body = json!({
+            "block": seen.block, "path": request["path"], "query": request["query"],
+            "app": app["http"]["url"], "url": seen.given["block"]["http"]["url"],
+        });
+        vec![Do::Call(
+            "http.respond",
+            json!([request["requestId"], {"body": body}]),
+        )]
+    });
+    let _worker = Worker::start(&fixture, schema, answers).await;
+    let app = install(&fixture, "test", json!({})).await.installation;
+    let definition = format!(
+        "appInstallations: {{test: {{id: {app}}}}}\n\
+         blocks:\n\
+         - {{name: Door, type: {{appBlock: {{block: door, appInstallation: test}}}}}}\n",
+    );
+    let flow = flow(&fixture, "f", &definition).await;
+    let blocks = fixture.get(&format!("/api/v1/flows/{flow}/blocks")).await;
+    let block = blocks[0]["id"].as_str().expect("an id");
+    let host = format!("{app}.endpoints.flows.test");
+    let (_, port) = fixture.http.rsplit_once(':').expect("a port");
+    let url = format!("http://{host}:{port}");
+    let shown = fixture.get(&format!("/api/v1/installations/{app}")).await;
+    assert_eq!(shown["url"], url.as_str());
+    let mut client = fixture.client().await;
+    let mut ask = async |host: &str, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let answer = client.raw(request.as_bytes()).await;
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        (answer.status, body)
+    };
+    // Its paths are its own, whatever they mean elsewhere.
+    for (path, block, meant) in [
+        ("/".to_owned(), "", "/"),
+        ("/hook/7?a=1".to_owned(), "", "/hook/7"),
+        ("/health".to_owned(), "", "/health"),
+        ("/api/v1/projects".to_owned(), "", "/api/v1/projects"),
+        (format!("/blocks/{block}"), "door", "/"),
+        (format!("/blocks/{block}/in?a=1"), "door", "/in"),
+    ] {
+        let (status, body) = ask(&host, &path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        let seen = (&body["block"], &body["path"]);
+        assert_eq!(seen, (&json!(block), &json!(meant)), "{path}");
+        assert_eq!(body["app"], url.as_str());
+        if path.contains('?') {
+            assert_eq!(body["query"], json!({"a": "1"}), "{path}");
+        }
+        if block == "door" {
+            let below = path.split("/in").next().expect("a path");
+            assert_eq!(body["url"], format!("{url}{below}"));
+        }
+    }
+    let upper = format!("{}:80", host.to_uppercase());
+    assert_eq!(ask(&upper, "/x").await.1["path"], "/x");
+    // By path as before; on another host the gateway is the gateway.
+    let (_, body) = ask("g", &format!("/endpoints/{app}/x")).await;
+    assert_eq!(body["path"], "/x");
+    assert_eq!(ask("g", "/health").await.1["data"]["ok"], true);
+    assert_eq!(ask("nobody.endpoints.flows.test", "/x").await.0, 404);
+    assert_eq!(fixture.stop().await, 0);
+}

@@ -10,12 +10,14 @@ mod endpoints;
 )]
 mod fixture;
 mod flows;
+mod inspection;
 mod lives;
 mod openapi;
 mod people;
 mod pools;
 mod refusals;
 mod signals;
+mod suggestions;
 mod time;
 mod upgrades;
 mod worker;

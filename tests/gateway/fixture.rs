@@ -55,8 +55,13 @@ pub struct Bridge {
 
 impl Fixture {
     pub async fn start() -> Self {
+        Self::start_at(None).await
+    }
+
+    /// With an endpoint domain.
+    pub async fn start_at(domain: Option<&str>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut fixture = Self::over(dir).await;
+        let mut fixture = Self::over(dir, domain).await;
         let project = fixture
             .post("/api/v1/projects", &json!({"name": "p"}))
             .await;
@@ -72,13 +77,14 @@ impl Fixture {
         fixture
     }
 
-    async fn over(dir: tempfile::TempDir) -> Self {
+    async fn over(dir: tempfile::TempDir, domain: Option<&str>) -> Self {
         let shutdown = Shutdown::new();
         let config = GatewayConfig {
             data_dir: dir.path().to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             agent_listen: "127.0.0.1:0".to_owned(),
             public_url: None,
+            endpoint_domain: domain.map(str::to_owned),
             disk_free_bytes_min: 0,
             registry_poll: Duration::from_secs(3_600),
             egress: EgressConfig::default(),
@@ -123,7 +129,7 @@ impl Fixture {
     pub async fn restart(self) -> Self {
         assert_eq!(self.stop().await, 0);
         let (project, pool, token) = (self.project, self.pool, self.token);
-        let mut next = Self::over(self.dir).await;
+        let mut next = Self::over(self.dir, None).await;
         (next.project, next.pool, next.token) = (project, pool, token);
         next
     }

@@ -31,7 +31,8 @@ pub async fn list(gateway: &Gateway, caller: &Caller, flow: &str) -> Result<Repl
 pub async fn get(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
     let block = find(gateway, caller, id).await?;
     let mut shown = object(gateway, &block).await?;
-    shown["config"] = json!(block.vals);
+    let sensitive = gateway.engine.sensitive(&block).await?;
+    shown["config"] = json!(block.vals.map(|values| sensitive.config(values)));
     shown["prompts"] = json!(gateway.store.prompts(id).await?);
     shown["widget"] = json!(block.widget);
     Ok(Reply::data(&shown))
@@ -111,6 +112,7 @@ async fn object(gateway: &Gateway, block: &Component) -> Result<Value, ApiError>
         let pool = pool.map_or(installation.pool, |pool| pool.name);
         text = Some(format!("Waiting for an agent of the pool {pool}"));
     }
+    let sensitive = gateway.engine.sensitive(block).await?;
     Ok(json!({
         "id": block.id,
         "flow": block.flow,
@@ -120,7 +122,7 @@ async fn object(gateway: &Gateway, block: &Component) -> Result<Value, ApiError>
         "status": status,
         "status_text": text,
         "config_error": block.config_error,
-        "signals": block.signals,
+        "signals": sensitive.signals(block.signals.clone()),
     }))
 }
 

@@ -94,6 +94,8 @@ pub async fn objects(gateway: &Gateway, events: &[Event]) -> Result<Vec<Value>, 
         let of_event = deliveries.entry(delivery.event.clone()).or_default();
         of_event.push(shown(&delivery, job));
     }
+    let emitters: Vec<i64> = events.iter().filter_map(|event| event.job).collect();
+    let jobs = gateway.store.job_ids(&emitters).await?;
     let shown = events.iter().map(|event| {
         let body: Value = serde_json::from_str(&event.body).unwrap_or_default();
         json!({
@@ -107,6 +109,7 @@ pub async fn objects(gateway: &Gateway, events: &[Event]) -> Result<Vec<Value>, 
             "secondary_parents": event.secondary,
             "state": event.state.as_str(),
             "error": event.error,
+            "job": event.job.and_then(|job| jobs.get(&job)),
             "created_ms": event.created_ms,
             "deliveries": deliveries.remove(&event.id).unwrap_or_default(),
         })

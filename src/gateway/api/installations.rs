@@ -197,6 +197,7 @@ async fn object(gateway: &Gateway, it: &Installation) -> Result<Value, ApiError>
         return Err(ApiError::not_found(format!("app installation {}", it.id)));
     };
     let (status, text) = status(gateway, it, &component).await?;
+    let sensitive = gateway.engine.sensitive(&component).await?;
     Ok(json!({
         "id": it.id,
         "project": it.project,
@@ -205,8 +206,8 @@ async fn object(gateway: &Gateway, it: &Installation) -> Result<Value, ApiError>
         "pool": it.pool,
         "status": status,
         "status_text": text,
-        "config": it.config,
-        "signals": component.signals,
+        "config": sensitive.sources(it.config.clone()),
+        "signals": sensitive.signals(component.signals),
         "prompts": gateway.store.prompts(&it.id).await?,
         "url": gateway.engine.app_url(&it.id),
         "created_ms": it.created_ms,

@@ -74,7 +74,7 @@ pub async fn create(
     {
         return Ok(Reply::raw(&job));
     }
-    Ok(show(&find(gateway, caller, &created.id).await?))
+    show(gateway, &find(gateway, caller, &created.id).await?).await
 }
 
 pub async fn get(
@@ -88,16 +88,15 @@ pub async fn get(
     if let (Found::Live(_), Some(wait)) = (&found, wait)
         && let Some(ended) = gateway.line.wait(id)
     {
-        if let Some(job) = until_ended(gateway, ended, wait).await {
-            return Ok(Reply::raw(&job));
-        }
-        return Ok(show(&find(gateway, caller, id).await?));
+        // It is read anew: what people are not shown is in what it answers.
+        drop(until_ended(gateway, ended, wait).await);
+        return show(gateway, &find(gateway, caller, id).await?).await;
     }
     if let (Found::Live(_), Some(_)) = (&found, wait) {
         // It has ended between the two looks.
-        return Ok(show(&find(gateway, caller, id).await?));
+        return show(gateway, &find(gateway, caller, id).await?).await;
     }
-    Ok(show(&found))
+    show(gateway, &found).await
 }
 
 pub async fn list(gateway: &Gateway, caller: &Caller, head: &Head) -> Result<Reply, ApiError> {
@@ -242,7 +241,7 @@ pub async fn cancel(
         }
         Cancelled::Asked | Cancelled::NotLive => {}
     }
-    Ok(show(&find(gateway, caller, id).await?))
+    show(gateway, &find(gateway, caller, id).await?).await
 }
 
 /// The job's end, or nothing if it does not come in time or the gateway stops.
@@ -296,12 +295,20 @@ async fn seq(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<i64, A
     }
 }
 
-fn show(found: &Found) -> Reply {
-    match found {
-        Found::Live(job) => Reply::data(job),
-        Found::Ended(job) => match &job.ending {
-            Some(ending) => Reply::raw(&view::ended(&job.spec, &job.progress, ending)),
-            None => Reply::data(&view::live(&job.spec, &job.progress, None)),
-        },
+/// A job; what is sensitive in the answer to the engine is left out.
+async fn show(gateway: &Gateway, found: &Found) -> Result<Reply, ApiError> {
+    let job = match found {
+        Found::Live(job) => return Ok(Reply::data(job)),
+        Found::Ended(job) => job,
+    };
+    let Some(mut ending) = job.ending.clone() else {
+        return Ok(Reply::data(&view::live(&job.spec, &job.progress, None)));
+    };
+    if let Some(purpose) = &job.spec.purpose {
+        let shown = gateway.engine.outcome_shown(purpose, &ending.outcome);
+        if let Some(outcome) = shown.await? {
+            ending.outcome = Arc::new(outcome.to_string().into_bytes());
+        }
     }
+    Ok(Reply::raw(&view::ended(&job.spec, &job.progress, &ending)))
 }

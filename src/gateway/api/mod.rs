@@ -15,6 +15,7 @@ mod registries;
 pub(in crate::gateway) mod request;
 mod schedules;
 mod secrets;
+mod suggestions;
 
 use std::sync::Arc;
 
@@ -155,7 +156,7 @@ async fn flow_routes(
     }
 }
 
-/// When apps and blocks are called by the clock.
+/// When apps and blocks are called by the clock, and what they suggest.
 async fn schedule_routes(
     gateway: &Arc<Gateway>,
     caller: &Caller,
@@ -173,6 +174,12 @@ async fn schedule_routes(
         }
         ("DELETE", ["installations", id, "schedules", key]) => {
             schedules::reset(gateway, caller, (app, id, key)).await
+        }
+        ("POST", ["installations", id, "suggestions"]) => {
+            suggestions::ask(gateway, caller, (app, id), body).await
+        }
+        ("POST", ["blocks", id, "suggestions"]) => {
+            suggestions::ask(gateway, caller, (block, id), body).await
         }
         ("GET", ["blocks", id, "schedules"]) => schedules::list(gateway, caller, block, id).await,
         ("PUT", ["blocks", id, "schedules", key]) => {

@@ -21,7 +21,12 @@ pub enum Of {
 // === impl Of ===
 
 impl Of {
-    async fn check(self, gateway: &Gateway, caller: &Caller, id: &str) -> Result<(), ApiError> {
+    pub(super) async fn check(
+        self,
+        gateway: &Gateway,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(), ApiError> {
         match self {
             Self::Installation => installations::find(gateway, caller, id).await.map(drop),
             Self::Block => blocks::find(gateway, caller, id).await.map(drop),

@@ -13,18 +13,29 @@ use crate::http::Request;
 /// Below this path is nothing but endpoints.
 const BASE: &str = "/endpoints";
 
-/// Brings a request to whoever it is for and answers with what they say.
+/// A request whose path says whose endpoint it is for.
 pub(super) async fn serve(
+    gateway: &Arc<Gateway>,
+    request: Request<'_>,
+    whose: &str,
+) -> Result<Reply, ApiError> {
+    serve_at(gateway, request, whose, &format!("{BASE}/{whose}")).await
+}
+
+/// Brings a request to whoever it is for and answers with what they say. Their
+/// endpoint begins at the path `base`: nothing, on a host of its own.
+pub(super) async fn serve_at(
     gateway: &Arc<Gateway>,
     mut request: Request<'_>,
     whose: &str,
+    base: &str,
 ) -> Result<Reply, ApiError> {
     if gateway.is_draining() {
         return Err(ApiError::later(503, "the gateway is about to stop", 2));
     }
     let missing = || ApiError::not_found("endpoint");
     let target = request.target();
-    let own = below(&format!("{BASE}/{whose}"), &target).ok_or_else(missing)?;
+    let own = below(base, &target).ok_or_else(missing)?;
     let block = own.strip_prefix("/blocks/");
     let block = block.and_then(|rest| rest.split(['/', '?']).next());
     let block = match block {
@@ -32,7 +43,7 @@ pub(super) async fn serve(
         _ => None,
     };
     let own = match &block {
-        Some(id) => below(&format!("{BASE}/{whose}/blocks/{id}"), &target).ok_or_else(missing)?,
+        Some(id) => below(&format!("{base}/blocks/{id}"), &target).ok_or_else(missing)?,
         None => own,
     };
     let most = u64::try_from(REQUEST_BODY_BYTES_MAX).unwrap_or(u64::MAX);

@@ -55,6 +55,10 @@ impl Routes for Served {
 }
 
 async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply, ApiError> {
+    let addresses = &gateway.addresses;
+    if let Some(whose) = request.host().and_then(|host| addresses.endpoint_at(host)) {
+        return endpoints::serve_at(gateway, request, &whose, "").await;
+    }
     let head = request.head;
     let path: Vec<&str> = head
         .path
@@ -131,7 +135,7 @@ fn body_max(path: &[&str]) -> u64 {
         ["apps", _, "versions"] => VERSION_BODY_BYTES_MAX,
         ["flows", _, "apply" | "plan"] => FLOW_BODY_BYTES_MAX,
         ["flows", _, "blocks", _, "inputs", _, "events"] => EVENT_BODY_BYTES_MAX,
-        ["installations", ..] => CONFIG_BODY_BYTES_MAX,
+        ["installations", ..] | ["blocks", _, "suggestions"] => CONFIG_BODY_BYTES_MAX,
         ["projects", _, "secrets", _] => SECRET_BODY_BYTES_MAX,
         _ => BODY_BYTES_MAX,
     }

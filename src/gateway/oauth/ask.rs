@@ -92,7 +92,7 @@ pub fn show(gateway: &Gateway, query: &[(String, String)]) -> Result<Reply, Refu
         scopes: &scopes,
         sealed: &sealed,
         complaint: None,
-        is_secure: gateway.base_url.starts_with("https:"),
+        is_secure: gateway.addresses.base().starts_with("https:"),
     };
     Ok(shown.reply(Some(&browser))?)
 }
@@ -157,7 +157,7 @@ pub fn answer(gateway: &Gateway, body: &[u8], cookie: Option<&str>) -> Result<Re
                 scopes: &scopes,
                 sealed,
                 complaint: Some(&error.message),
-                is_secure: gateway.base_url.starts_with("https:"),
+                is_secure: gateway.addresses.base().starts_with("https:"),
             };
             return Ok(shown.reply(None)?);
         }
@@ -188,7 +188,7 @@ fn back(gateway: &Gateway, mut url: Url, fields: &[(&str, &str)], state: Option<
     url.query_pairs_mut()
         .extend_pairs(fields)
         .extend_pairs(state.map(|state| ("state", state)))
-        .append_pair("iss", &gateway.base_url);
+        .append_pair("iss", gateway.addresses.base());
     let mut headers = page::headers();
     headers.push(("location".to_owned(), url.to_string()));
     // After a form, 303 alone makes sure that the key is not sent along.

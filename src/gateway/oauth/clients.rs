@@ -93,7 +93,7 @@ pub fn known(gateway: &Gateway, id: &str) -> Option<Client> {
 
 /// `GET /.well-known/oauth-protected-resource` (RFC 9728).
 pub fn resource(gateway: &Gateway) -> Reply {
-    let base = &gateway.base_url;
+    let base = gateway.addresses.base();
     json_reply(
         200,
         &json!({
@@ -107,7 +107,7 @@ pub fn resource(gateway: &Gateway) -> Reply {
 
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414).
 pub fn server(gateway: &Gateway) -> Reply {
-    let base = &gateway.base_url;
+    let base = gateway.addresses.base();
     json_reply(
         200,
         &json!({

@@ -242,6 +242,17 @@ impl Store {
         get(&mut *self.reader().await?, id).await
     }
 
+    /// Ids of the jobs with these numbers, of those that are kept still.
+    pub async fn job_ids(&self, seqs: &[i64]) -> Result<BTreeMap<i64, String>, Error> {
+        let rows =
+            sqlx::query("SELECT seq, id FROM jobs WHERE seq IN (SELECT value FROM json_each(?))")
+                .bind(serde_json::json!(seqs).to_string())
+                .fetch_all(&self.readers)
+                .await?;
+        let pair = |row: &SqliteRow| Ok((row.try_get("seq")?, row.try_get("id")?));
+        Ok(rows.iter().map(pair).collect::<Result<_, sqlx::Error>>()?)
+    }
+
     /// Events of a flow after (or, newest first, before) a number.
     pub async fn events(
         &self,

@@ -27,7 +27,10 @@ const REFUSALS: [(u16, &str); 12] = [
     (413, "The body is too large"),
     (429, "Too much waits already"),
     (500, "A fault of ours"),
-    (502, "A registry did not answer as it should"),
+    (
+        502,
+        "A registry or an app's code did not answer as it should",
+    ),
     (503, "It cannot be done at present"),
     (507, "The gateway's disk is nearly full"),
 ];

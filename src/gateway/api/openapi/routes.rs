@@ -272,6 +272,12 @@ pub const ROUTES: &[Route] = &[
         "Leave a schedule to the app",
         "Schedule[]",
     ),
+    post(
+        "/installations/{installation}/suggestions",
+        "Values that an app suggests for a config field",
+        "Ask",
+        "Suggestions",
+    ),
     // Flows.
     get("/flows", "List flows", "Flow[]").asks("*project:s"),
     make("/flows", "Make a flow", "NewFlow", "Flow"),
@@ -351,5 +357,11 @@ pub const ROUTES: &[Route] = &[
         "/blocks/{block}/schedules/{schedule}",
         "Leave a schedule to the app",
         "Schedule[]",
+    ),
+    post(
+        "/blocks/{block}/suggestions",
+        "Values that an app suggests for a config field",
+        "Ask",
+        "Suggestions",
     ),
 ];

@@ -96,6 +96,12 @@ pub const SHAPES: &[(&str, &str)] = &[
         "Schedule",
         "key:s description:s? customizable:b definition:o customized:o? next_ms:i?",
     ),
+    (
+        "Ask",
+        "field:s *input:s? *searchPhrase:s? *staticInputConfig:o?",
+    ),
+    ("Suggestions", "suggestedValues:Suggestion[] *message:s"),
+    ("Suggestion", "label:s value:a? *description:s"),
     ("NewFlow", "project:s name:s"),
     ("Flow", "id:s project:s name:s created_ms:i"),
     (
@@ -113,7 +119,7 @@ pub const SHAPES: &[(&str, &str)] = &[
     (
         "Event",
         "seq:i id:s flow:s block:s? output:s? body:a? parent:s? secondary_parents:s[]? state:s \
-         error:s? created_ms:i deliveries:Delivery[]",
+         error:s? job:s? created_ms:i deliveries:Delivery[]",
     ),
     (
         "Delivery",

@@ -14,7 +14,7 @@ use crate::store::engine::components::{self, Component};
 impl Engine {
     /// Where an installation is reached over HTTP.
     pub fn app_url(&self, installation: &str) -> String {
-        format!("{}/endpoints/{installation}", self.base_url)
+        self.addresses.endpoint(installation)
     }
 
     /// Where a block of an app is reached over HTTP: below its app.
@@ -51,7 +51,7 @@ impl Step<'_> {
             "signals": app.signals,
             "prompts": prompts,
             "http": {"url": self.engine.app_url(&app.id)},
-            "installationUrl": format!("{}/ui/installations/{}", self.engine.base_url, app.id),
+            "installationUrl": format!("{}/ui/installations/{}", self.engine.addresses.base(), app.id),
         }))
     }
 }

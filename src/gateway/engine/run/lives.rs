@@ -255,6 +255,15 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// What is written as constants in a config. `None`: there is no schema yet.
+    pub(super) async fn constants(
+        &mut self,
+        component: &Component,
+    ) -> Result<Option<Map<String, Value>>, Fault> {
+        let wanted = self.wanted(component).await?;
+        Ok(wanted.map(|wanted| wanted.divided.constants))
+    }
+
     /// The config as it is written, and its fields. `None`: there is no schema yet.
     async fn wanted(&mut self, component: &Component) -> Result<Option<Wanted>, Fault> {
         if let Some(flow) = &component.flow {

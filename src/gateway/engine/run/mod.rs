@@ -30,9 +30,11 @@ mod requests;
 mod schedules;
 mod scopes;
 mod secrets;
+mod sensitive;
 mod settling;
 mod signals;
 mod step;
+mod suggesting;
 mod telling;
 mod timers;
 mod versions;
@@ -43,6 +45,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_std::channel;
 use futures::future::BoxFuture;
 
+use crate::gateway::addresses::Addresses;
 use crate::gateway::directory::Directory;
 use crate::gateway::engine::run::canvas::Canvas;
 use crate::gateway::engine::run::endpoints::OpenRequests;
@@ -60,7 +63,9 @@ pub use crate::gateway::engine::run::installations::{ConfigChange, Install};
 pub use crate::gateway::engine::run::purpose::Purpose;
 pub use crate::gateway::engine::run::requests::BUNDLE as REQUEST_BUNDLE;
 pub use crate::gateway::engine::run::secrets::{SECRET_BYTES_MAX, Writing};
+pub use crate::gateway::engine::run::sensitive::MASK;
 use crate::gateway::engine::run::step::Step;
+pub use crate::gateway::engine::run::suggesting::Ask;
 pub use crate::gateway::engine::run::versions::VersionChange;
 
 /// Graphs of flows kept in memory; one of 5,000 blocks has some MiB.
@@ -81,8 +86,8 @@ pub struct Engine {
     request_digest: String,
     /// Ends of jobs that are to be taken in.
     ended: channel::Receiver<Ended>,
-    /// Where the endpoints of apps and flows are, without a slash at the end.
-    base_url: String,
+    /// Where the endpoints of apps and flows are.
+    addresses: Addresses,
     // Both hold what can be read again; locked for a look-up, never across an await.
     canvases: Mutex<HashMap<String, Arc<Canvas>>>,
     schemas: Mutex<HashMap<String, Arc<schema::App>>>,
@@ -128,7 +133,7 @@ impl Engine {
         line: Arc<Line>,
         directory: Arc<Directory>,
         ended: channel::Receiver<Ended>,
-        base_url: String,
+        addresses: Addresses,
         request_digest: String,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -140,7 +145,7 @@ impl Engine {
             wake: channel::bounded(1),
             request_digest,
             ended,
-            base_url,
+            addresses,
             canvases: Mutex::default(),
             schemas: Mutex::default(),
         })

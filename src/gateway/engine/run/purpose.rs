@@ -35,6 +35,11 @@ pub enum Purpose {
         flow: Option<String>,
         request: String,
     },
+    /// `suggestValues` of a config field.
+    Suggest {
+        component: String,
+        flow: Option<String>,
+    },
     /// A handler that nobody waits for: a timer, a message, a schedule.
     Tell {
         component: String,
@@ -77,6 +82,7 @@ impl Purpose {
             | Self::Http {
                 component, flow, ..
             }
+            | Self::Suggest { component, flow }
             | Self::Tell { component, flow } => Some(Speaker {
                 component,
                 flow: flow.as_deref(),

@@ -118,9 +118,9 @@ fn of_event(node: &Node, handler: &Value, given: &Map<String, Value>, found: &mu
     let Some(input) = input.and_then(|input| node.schema.inputs.get(input)) else {
         return;
     };
-    let config = given
-        .get("event")
-        .and_then(|event| event.get("inputConfig"));
+    let event = given.get("event");
+    let config = event.and_then(|event| event.get("inputConfig"));
+    let config = config.or_else(|| given.get("staticInputConfig"));
     of_fields(&input.config, config.and_then(Value::as_object), found);
 }
 

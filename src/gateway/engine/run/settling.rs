@@ -134,7 +134,8 @@ impl Step<'_> {
                 }
                 Ok(())
             }
-            Purpose::Tell { .. } => Ok(()),
+            // Whoever asked for suggestions hears of them from the line.
+            Purpose::Suggest { .. } | Purpose::Tell { .. } => Ok(()),
         }
     }
 

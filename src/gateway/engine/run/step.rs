@@ -168,6 +168,13 @@ impl<'c> Step<'c> {
         Ok(Ok(seq))
     }
 
+    /// The id of a job that this transaction makes.
+    pub(super) fn job_id(&self, seq: i64) -> Option<String> {
+        let mut jobs = self.after.jobs.iter();
+        let job = jobs.find(|job| job.spec.seq == seq)?;
+        Some(job.spec.id.clone())
+    }
+
     /// A job that evaluates expressions on the default pool.
     pub(super) async fn evaluate(
         &mut self,
