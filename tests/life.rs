@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -220,6 +222,68 @@ async fn the_first_signal_finishes_what_is_held(house: &mut House) {
 }
 
 #[async_std::test]
+async fn an_agents_first_signal_drains_and_its_second_gives_back_what_runs() {
+    let mut house = House::build().await;
+    let pool = std::fs::read_to_string(house.path().join("agent/pool-id")).expect("a pool");
+    let exposure = format!("/api/v1/pools/{pool}/projects/{}", house.project);
+    let (status, reply) = house.call("PUT", &exposure, Some(&json!({}))).await;
+    assert!(status < 400, "{reply}");
+    let submit = async |house: &House, code: &str| {
+        let mut job = in_flow("held", code, 600_000);
+        job["project"] = json!(house.project);
+        job["pool"] = json!(pool);
+        let job = house.post("/api/v1/jobs", &job).await;
+        job["id"].as_str().expect("an id").to_owned()
+    };
+    let held = submit(&house, NEVER).await;
+    state(&house, &held, "started").await;
+    let agent = house.agent.pid();
+
+    kill(agent, Signal::SIGTERM).expect("it runs");
+    until("the local API says that it drains", || {
+        let metrics = ask_agent(&house, "/metrics")?;
+        metrics
+            .contains("sluice_agent_state{state=\"draining\"} 1")
+            .then_some(())
+    })
+    .await;
+    until("and that its worker does", || {
+        let metrics = ask_agent(&house, "/metrics")?;
+        metrics
+            .contains("sluice_workers{state=\"draining\"} 1")
+            .then_some(())
+    })
+    .await;
+    let later = submit(&house, "1").await;
+    waiting(&house, &later, "").await;
+    let job = house.get(&format!("/api/v1/jobs/{held}")).await;
+    assert_eq!(job["state"], "started", "it is given time: {job}");
+
+    let asked = Instant::now();
+    kill(agent, Signal::SIGTERM).expect("it drains");
+    let code = until("it ends at the second signal", || house.agent.exit_code()).await;
+    assert_eq!(code, 0, "{}", house.agent_log());
+    assert!(
+        asked.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        asked.elapsed()
+    );
+    let job = house.get(&format!("/api/v1/jobs/{held}")).await;
+    assert!(job["finished_us"].is_null(), "it is nobody's end: {job}");
+
+    house.start_agent_again();
+    assert_eq!(house.wait(&later).await["state"], "succeeded");
+    let path = format!("/api/v1/jobs/{held}");
+    let job = seen(&house, &path, |job| {
+        job["state"] == "started" && job["attempt"] != "1.1"
+    })
+    .await;
+    assert_eq!(job["attempt"], "1.2", "once more, and counted: {job}");
+    cancel(&house, &held, "it has shown what it should").await;
+    assert_eq!(house.wait(&held).await["state"], "cancelled");
+}
+
+#[async_std::test]
 async fn a_job_longer_than_the_brokers_patience_runs_once() {
     // The broker looks every second and takes a delivery back after three.
     let settings = "[{rabbit, [{consumer_timeout, 3000}, {channel_tick_interval, 1000}]}].";
@@ -264,6 +328,17 @@ fn broker(house: &House, programme: &str) {
         .expect("erl_call runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("{ok,"), "{programme}: {said}");
+}
+
+/// The agent's local API, over its socket; `None` while that is away.
+fn ask_agent(house: &House, path: &str) -> Option<String> {
+    let mut stream = UnixStream::connect(house.path().join("agent/agent.sock")).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let head = "host: agent\r\nconnection: close";
+    write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    Some(reply)
 }
 
 async fn cancel(house: &House, id: &str, reason: &str) -> Value {

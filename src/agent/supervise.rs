@@ -37,6 +37,8 @@ use crate::shutdown::{Shutdown, Stage, Tasks};
 const RESTART: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 /// A child that ran this long was well: its next restart is quick again.
 const WELL_AFTER: Duration = Duration::from_secs(30);
+/// The same for one that a signal ended: it came from outside, and says little of the child.
+const WELL_AFTER_SIGNAL: Duration = Duration::from_secs(5);
 /// How long a child may take from cancel to its end before it is killed.
 const CANCEL_MAX: Duration = Duration::from_secs(20);
 /// Where distributions keep `setpriv` of util-linux.
@@ -238,6 +240,7 @@ pub fn verdict(policy: Policy, code: Option<i32>, ran: Duration, streak: u32) ->
     match code {
         Some(code) if policy.fatal_codes.contains(&code) => Verdict::End { code },
         _ if ran >= WELL_AFTER => Verdict::Restart { streak: 0 },
+        None if ran >= WELL_AFTER_SIGNAL => Verdict::Restart { streak: 0 },
         _ => Verdict::Restart { streak },
     }
 }
@@ -371,7 +374,19 @@ mod tests {
             Verdict::Restart { streak: 0 }
         );
         assert_eq!(
-            verdict(POLICY, None, WELL_AFTER, 9),
+            verdict(POLICY, None, WELL_AFTER_SIGNAL, 9),
+            Verdict::Restart { streak: 0 }
+        );
+        assert_eq!(
+            verdict(POLICY, None, short, 9),
+            Verdict::Restart { streak: 9 }
+        );
+        assert_eq!(
+            verdict(POLICY, Some(1), WELL_AFTER_SIGNAL, 9),
+            Verdict::Restart { streak: 9 }
+        );
+        assert_eq!(
+            verdict(POLICY, Some(1), WELL_AFTER, 9),
             Verdict::Restart { streak: 0 }
         );
     }

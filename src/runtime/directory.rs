@@ -4,6 +4,7 @@
 //! MOUNTS_DIR/
 //!   harness-HASH/        our JavaScript, read-only, shared: mounted at /sluice
 //!   AGENT-N/             one worker's, readable by its user alone
+//!     host.json          what the host can enforce, for the worker that follows a killed one
 //!     RANDOM/
 //!       log              the container's standard error, bounded
 //!       run/             mounted read-only at /sluice/run
@@ -25,11 +26,15 @@ use sha2::{Digest, Sha256};
 
 use sluice_proto::harness::SOCKET_NAME;
 
+use crate::runtime::sandbox::Host;
 use crate::runtime::{Error, Owner};
 use crate::shutdown::unblock;
 
 /// The bundle's name in the runtime's directory.
 pub(super) const BUNDLE_NAME: &str = "app.mjs";
+
+/// What is known of the host, in a worker's directory.
+const HOST_NAME: &str = "host.json";
 
 /// Certificate authorities for apps, below the harness directory; there if the agent has some.
 pub(super) const ROOTS_NAME: &str = "roots.pem";
@@ -82,6 +87,41 @@ pub(super) async fn write_harness(
 /// Where everything of one worker lies.
 pub(super) fn of_owner(mounts_dir: &Path, owner: &Owner) -> PathBuf {
     mounts_dir.join(format!("{}-{}", owner.agent_short(), owner.worker))
+}
+
+/// What the host can enforce, as long as it is not booted again.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Known {
+    boot: String,
+    host: Host,
+}
+
+fn boot() -> Option<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()
+}
+
+/// Keeps what is known of the host beside the runtimes, for the worker that
+/// follows if this one is killed. An orderly end deletes it with the rest.
+pub(super) async fn remember_host(owner_dir: &Path, host: &Host) {
+    let (owner_dir, host) = (owner_dir.to_owned(), host.clone());
+    let written = unblock(move || {
+        let boot = boot().unwrap_or_default();
+        private(&owner_dir)?;
+        let text = serde_json::to_vec(&Known { boot, host })?;
+        fs::write(owner_dir.join(HOST_NAME), text)
+    });
+    if let Err(error) = written.await {
+        tracing::debug!(%error, "What the host can enforce could not be kept");
+    }
+}
+
+pub(super) async fn recall_host(owner_dir: &Path) -> Option<Host> {
+    let path = owner_dir.join(HOST_NAME);
+    unblock(move || {
+        let known: Known = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (Some(known.boot) == boot()).then_some(known.host)
+    })
+    .await
 }
 
 /// Makes a runtime's directory and listens on its socket.
@@ -178,8 +218,7 @@ fn open_directories(path: &Path) -> io::Result<()> {
 
 fn listen(directory: &Directory) -> io::Result<std::os::unix::net::UnixListener> {
     let owner_dir = directory.path.parent().unwrap_or(&directory.path);
-    fs::create_dir_all(owner_dir)?;
-    permit(owner_dir, 0o700)?;
+    private(owner_dir)?;
     fs::create_dir(&directory.path)?;
     fs::create_dir(&directory.run)?;
     permit(&directory.run, 0o755)?;
@@ -190,6 +229,11 @@ fn listen(directory: &Directory) -> io::Result<std::os::unix::net::UnixListener>
     let listener = std::os::unix::net::UnixListener::bind(short)?;
     permit(&directory.run.join(SOCKET_NAME), 0o666)?;
     Ok(listener)
+}
+
+fn private(owner_dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(owner_dir)?;
+    permit(owner_dir, 0o700)
 }
 
 fn permit(path: &Path, mode: u32) -> io::Result<()> {

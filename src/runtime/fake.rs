@@ -36,6 +36,8 @@ struct Inner {
     capabilities: u64,
     running: HashMap<String, channel::Sender<()>>,
     exits: HashMap<String, Exit>,
+    /// No list comes to an end.
+    unlisted: bool,
     /// Containers ever started, and the most at once.
     started: usize,
     most: usize,
@@ -69,6 +71,11 @@ impl Fake {
             .insert(name.to_owned(), channel::bounded(1).0);
     }
 
+    /// Whether lists are answered from now on.
+    pub fn list_again(&self, answered: bool) {
+        self.lock().unlisted = !answered;
+    }
+
     pub fn running(&self) -> usize {
         self.lock().running.len()
     }
@@ -96,7 +103,11 @@ impl Fake {
 }
 
 impl Runtime for Fake {
-    async fn ready(&self, _image: &str) -> Result<Host, Error> {
+    async fn ready(&self, _image: &str) -> Result<(), Error> {
+        self.check()
+    }
+
+    async fn host(&self) -> Result<Host, Error> {
         self.check().map(|()| Host::default())
     }
 
@@ -138,6 +149,9 @@ impl Runtime for Fake {
 
     async fn list(&self, _owner: &Owner) -> Result<Vec<String>, Error> {
         self.check()?;
+        while self.lock().unlisted {
+            async_std::task::sleep(std::time::Duration::from_millis(5)).await;
+        }
         Ok(self.lock().running.keys().cloned().collect())
     }
 }

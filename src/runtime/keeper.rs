@@ -53,6 +53,10 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 /// How long a start waits for the first look at the engine and the sweep.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(10);
 
+/// How long a worker that follows a killed one waits for Podman to be through
+/// with that one's containers, before it starts its own beside that.
+const SWEEP_MAX: Duration = Duration::from_secs(1);
+
 const TICK: Duration = Duration::from_millis(100);
 
 /// What the keeper is told.
@@ -70,9 +74,17 @@ enum Done {
     Started(Number, Result<(Greeted, Option<i32>), Error>),
     Examined(Number, Exit),
     Destroyed(Number),
-    Healed(Result<Host, Error>),
+    Healed(Result<(Host, Sweep), Error>),
     Listed(Result<Vec<String>, Error>),
     Swept,
+}
+
+/// How far the first look's sweep has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    Whole,
+    /// Their directories and sockets are gone; the containers go with the next list.
+    Begun,
 }
 
 pub(super) struct Keeper<R> {

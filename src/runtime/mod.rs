@@ -59,7 +59,10 @@ pub mod fake;
 /// Each call has a time-out of its own. A repeat of `remove` is no error.
 pub trait Runtime: Send + Sync + 'static {
     /// Whether the engine answers and the image is here; pulls it if it may.
-    fn ready(&self, image: &str) -> impl Future<Output = Result<Host, Error>> + Send;
+    fn ready(&self, image: &str) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// What the engine's host can enforce.
+    fn host(&self) -> impl Future<Output = Result<Host, Error>> + Send;
 
     /// Creates and starts a container; gives the id of its first process as
     /// this host sees it, where it does.

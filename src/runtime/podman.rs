@@ -209,7 +209,7 @@ impl Podman {
 }
 
 impl Runtime for Podman {
-    async fn ready(&self, image: &str) -> Result<Host, Error> {
+    async fn ready(&self, image: &str) -> Result<(), Error> {
         self.call("be reached", PING_MAX, self.api.ping()).await?;
         let images = self.api.images();
         let present = images.get(image);
@@ -224,10 +224,14 @@ impl Runtime for Podman {
             }
             self.pull(image).await?;
         }
+        Ok(())
+    }
+
+    async fn host(&self) -> Result<Host, Error> {
         let info = self
             .raw("describe its host", INFO_MAX, Method::GET, "/info", None)
             .await?;
-        Ok(host(&info))
+        Ok(read_host(&info))
     }
 
     async fn start(&self, spec: &Spec, host: &Host) -> Result<Option<i32>, Error> {
@@ -310,7 +314,7 @@ impl Runtime for Podman {
 }
 
 /// Reads libpod's `info`.
-fn host(info: &Value) -> Host {
+fn read_host(info: &Value) -> Host {
     let host = &info["host"];
     let controllers = match host["cgroupVersion"].as_str() {
         Some("v2") => host["cgroupControllers"].as_array(),
@@ -367,7 +371,7 @@ mod tests {
     #[test]
     fn limits_are_trusted_on_cgroup_v2_alone() {
         let info = |version: &str| {
-            host(&serde_json::json!({"host": {
+            read_host(&serde_json::json!({"host": {
                 "cgroupVersion": version, "cgroupControllers": ["memory", "pids"],
                 "idMappings": {"uidmap": [{"size": 1}, {"size": 65536}]},
             }}))

@@ -31,6 +31,10 @@ impl House {
 
     async fn start_on(fake: Fake, runtimes_max: u32, stems: u32) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
+        Self::start_in(dir, fake, runtimes_max, stems).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir, fake: Fake, runtimes_max: u32, stems: u32) -> Self {
         let config = RuntimeConfig {
             image: RUNTIME_IMAGE_DEFAULT.into(),
             podman_url: "unix:///nowhere".into(),
@@ -326,6 +330,28 @@ async fn an_engine_that_is_away_is_said_and_healed_and_leftovers_are_swept_first
         .await;
     assert_eq!(house.fake.running(), 0, "the leftover is gone");
     assert!(house.claim("one").await.is_ok());
+    house.stop().await;
+}
+
+#[async_std::test]
+async fn a_worker_after_a_killed_one_does_not_wait_until_podman_is_through_with_the_leftovers() {
+    let fake = Fake::default();
+    fake.leave("leftover");
+    let dir = tempfile::tempdir().expect("a directory");
+    let house = House::start_in(dir, fake.clone(), 4, 0).await;
+    assert_eq!(fake.running(), 0, "the first one waits, and sweeps");
+    // As after a SIGKILL: nobody tidies up.
+    house.tasks.abort().await;
+    fake.leave("leftover");
+    fake.list_again(false);
+    let house = House::start_in(house.dir, fake, 4, 0).await;
+    assert!(house.claim("one").await.is_ok());
+    house.fake.list_again(true);
+    house
+        .until("the leftover is removed beside it", |_| {
+            house.fake.running() == 1
+        })
+        .await;
     house.stop().await;
 }
 

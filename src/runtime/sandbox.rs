@@ -68,7 +68,7 @@ pub struct Spec {
 }
 
 /// What the host can enforce.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Host {
     /// cgroup v2 controllers delegated to this user; none on cgroup v1.
     pub controllers: Vec<String>,

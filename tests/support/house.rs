@@ -29,7 +29,8 @@ pub struct House {
     dir: tempfile::TempDir,
     control: Control,
     pub gateway: Process,
-    agent: Process,
+    pub agent: Process,
+    lender: Vec<(&'static str, String)>,
     pub bridge: Option<Process>,
     pub workers: Vec<Process>,
     pub websocket: Chaos,
@@ -78,9 +79,9 @@ impl Control {
     }
 
     /// Starts an agent of a pool of its own, for its broker and its Podman service.
-    async fn lend(&self, dir: &Path) -> Process {
+    async fn lend(&self, dir: &Path) -> (Process, Vec<(&'static str, String)>) {
         let lender = self.post("/api/v1/pools", json!({"name": "lender"})).await;
-        let settings = [
+        let settings = vec![
             ("FLOWS_GATEWAY_ENDPOINT", self.agents.clone()),
             ("FLOWS_ENDPOINT", self.http.clone()),
             ("FLOWS_AGENT_POOL_ID", text(&lender["id"])),
@@ -102,7 +103,7 @@ impl Control {
             );
             task::sleep(Duration::from_millis(50)).await;
         }
-        agent
+        (agent, settings)
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -151,7 +152,7 @@ impl House {
             std::fs::create_dir_all(&node).expect("the node's directory");
             std::fs::write(node.join("advanced.config"), settings).expect("written");
         }
-        let agent = control.lend(dir.path()).await;
+        let (agent, lender) = control.lend(dir.path()).await;
         let file = |name: &str| {
             std::fs::read_to_string(dir.path().join("agent").join(name))
                 .expect(name)
@@ -171,6 +172,7 @@ impl House {
             control,
             gateway,
             agent,
+            lender,
             project,
             pool,
             token,
@@ -277,6 +279,11 @@ impl House {
                     .expect("a number"),
             );
         }
+    }
+
+    /// Starts the lending agent again, which has ended.
+    pub fn start_agent_again(&mut self) {
+        self.agent = Process::spawn(self.dir.path(), "agent", "agent", &self.lender);
     }
 
     pub async fn restart_gateway(&mut self) {

@@ -190,9 +190,11 @@ impl Screen {
 
     fn press(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Action {
         let doomed = self.doomed.take();
-        let on_job = |action: fn(String) -> Action, chosen: Option<String>| {
-            chosen.map_or(Action::Nothing, action)
-        };
+        let chosen = self.chosen();
+        if chosen.is_none() && matches!(code, KeyCode::Char('p' | 't' | 'w')) {
+            self.note = "No job runs here now, so there is none to look at.".to_owned();
+        }
+        let on_job = |action: fn(String) -> Action| chosen.map_or(Action::Nothing, action);
         match code {
             KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Action::Quit,
             KeyCode::Char('q') | KeyCode::Esc => Action::Quit,
@@ -204,9 +206,9 @@ impl Screen {
                 self.selected = (self.selected + 1).min(self.jobs.len().saturating_sub(1));
                 Action::Nothing
             }
-            KeyCode::Char('p') => on_job(Action::Peek, self.chosen()),
-            KeyCode::Char('t') => on_job(Action::Trace, self.chosen()),
-            KeyCode::Char('w') => on_job(Action::Why, self.chosen()),
+            KeyCode::Char('p') => on_job(Action::Peek),
+            KeyCode::Char('t') => on_job(Action::Trace),
+            KeyCode::Char('w') => on_job(Action::Why),
             KeyCode::Char('c') => match self.chosen() {
                 Some(id) if doomed.as_deref() == Some(&id) => Action::Cancel(id),
                 Some(id) => {
@@ -299,6 +301,10 @@ mod tests {
         let none = KeyModifiers::NONE;
         let mut screen = screen();
         assert_eq!(
+            screen.press(KeyCode::Char('p'), none),
+            Action::Peek("old".into())
+        );
+        assert_eq!(
             screen.press(KeyCode::Char('t'), none),
             Action::Trace("old".into())
         );
@@ -343,6 +349,12 @@ mod tests {
         assert_eq!(screen.chosen().as_deref(), Some("young"));
         screen.see(json!({}));
         assert_eq!(screen.chosen(), None);
+        for key in ['p', 't', 'w'] {
+            screen.note.clear();
+            let pressed = screen.press(KeyCode::Char(key), KeyModifiers::NONE);
+            assert_eq!(pressed, Action::Nothing);
+            assert!(screen.note.contains("No job runs"), "{key} is answered");
+        }
         assert_eq!(
             screen.press(KeyCode::Char('c'), KeyModifiers::NONE),
             Action::Nothing

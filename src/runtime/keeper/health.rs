@@ -1,16 +1,18 @@
 //! Whether the engine is there, and what to do until it is back.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_std::future::timeout;
 use futures::FutureExt;
 
 use crate::backoff::jitter;
-use crate::runtime::keeper::{AWAY, Done, HEAL, Keeper};
+use crate::runtime::keeper::{AWAY, Done, HEAL, Keeper, SWEEP_MAX, Sweep};
 use crate::runtime::ledger::NETWORKS;
 use crate::runtime::sandbox::Host;
-use crate::runtime::{Error, Runtime, reaper};
+use crate::runtime::{Error, Owner, Runtime, directory, reaper};
 
 impl<R: Runtime> Keeper<R> {
     /// Asks the engine whether it is ready, and sweeps once.
@@ -20,23 +22,25 @@ impl<R: Runtime> Keeper<R> {
         let sweep = (!self.swept).then(|| self.owner_dir.clone());
         async move {
             let looked = async {
-                let host = runtime.ready(&image).await?;
-                if let Some(owner_dir) = sweep {
-                    let removed = reaper::sweep_all(&*runtime, &owner, &owner_dir).await?;
-                    if removed > 0 {
-                        tracing::info!(removed, "Runtimes of an earlier worker were removed");
-                    }
+                runtime.ready(&image).await?;
+                match sweep {
+                    Some(owner_dir) => sweep_first(&*runtime, &owner, &owner_dir).await,
+                    None => runtime.host().await.map(|host| (host, Sweep::Whole)),
                 }
-                Ok(host)
             };
             Done::Healed(looked.await)
         }
     }
 
-    pub(super) fn healed(&mut self, outcome: Result<Host, Error>) {
+    pub(super) fn healed(&mut self, outcome: Result<(Host, Sweep), Error>) {
         self.healing = false;
         let host = match outcome {
-            Ok(host) => host,
+            Ok((host, sweep)) => {
+                if sweep == Sweep::Begun {
+                    self.reconcile_at = Instant::now();
+                }
+                host
+            }
             Err(error) => return self.engine_failed(&error),
         };
         if !self.swept {
@@ -105,4 +109,40 @@ impl<R: Runtime> Keeper<R> {
             self.work.push(work.boxed());
         }
     }
+}
+
+/// Removes what an earlier process left, and finds out what the host can enforce.
+///
+/// A process that was killed leaves containers whose sockets died with it, so
+/// that they end; while Podman cleans up after them, it answers nothing about
+/// containers, for seconds on a busy host. What that process knew of the host
+/// is enough then to start new ones, and the leftovers go with the next list.
+async fn sweep_first<R: Runtime>(
+    runtime: &R,
+    owner: &Owner,
+    owner_dir: &Path,
+) -> Result<(Host, Sweep), Error> {
+    let whole = async {
+        let host = runtime.host().await?;
+        let removed = reaper::sweep_all(runtime, owner, owner_dir).await?;
+        if removed > 0 {
+            tracing::info!(removed, "Runtimes of an earlier worker were removed");
+        }
+        Ok((host, Sweep::Whole))
+    };
+    let swept = match directory::recall_host(owner_dir).await {
+        None => whole.await?,
+        Some(known) => match timeout(SWEEP_MAX, whole).await {
+            Ok(swept) => swept?,
+            Err(_) => {
+                directory::delete(owner_dir).await;
+                tracing::info!(
+                    "Podman is busy with runtimes of an earlier worker; they are removed beside the first jobs"
+                );
+                (known, Sweep::Begun)
+            }
+        },
+    };
+    directory::remember_host(owner_dir, &swept.0).await;
+    Ok(swept)
 }
