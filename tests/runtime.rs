@@ -231,7 +231,7 @@ async fn a_full_network_reaches_neither_metadata_nor_the_hosts_loopback() {
 }
 
 #[async_std::test]
-async fn leftovers_of_an_earlier_worker_are_swept_before_the_first_claim() {
+async fn leftovers_of_an_earlier_worker_are_swept() {
     let engine = Engine::start().await;
     let first = House::start(engine.config(), engine.owner()).await;
     let lease = first.flow("left").await;
@@ -240,7 +240,8 @@ async fn leftovers_of_an_earlier_worker_are_swept_before_the_first_claim() {
     assert_eq!(engine.containers().len(), 1);
     // As after a SIGKILL: nobody tidies up, and the next worker has the same number.
     let second = House::start(engine.config(), engine.owner()).await;
-    assert_eq!(engine.containers(), [""; 0]);
+    // Before its first claim, or beside it where Podman is busy.
+    until("the leftover is gone", || engine.containers().is_empty()).await;
     let ended = end(running).await;
     assert_eq!(cause(&ended), Cause::Crashed, "{ended:?}");
     assert_ne!(second.flow("left").await.container(), left);
