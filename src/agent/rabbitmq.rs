@@ -273,6 +273,9 @@ impl Node {
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
             // Without a shell in between the child is the Erlang machine itself.
             ("RABBITMQ_ALLOW_INPUT", "1".into()),
+            // RabbitMQ's start-up wakes an epmd although the node needs none, where
+            // the user has none yet; then it hears nobody but this host.
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
             ("ERL_CRASH_DUMP", below("erl_crash.dump")),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
             (
@@ -356,6 +359,8 @@ mod tests {
         ] {
             assert!(arguments.contains(part), "{arguments}");
         }
+        let epmd = environment.iter().find(|it| it.0 == "ERL_EPMD_ADDRESS");
+        assert_eq!(epmd.map(|it| &*it.1), Some("127.0.0.1"));
         assert!(
             environment
                 .iter()
