@@ -16,12 +16,14 @@ use isahc::config::Configurable;
 use isahc::http::{Method, Request};
 use isahc::net::Dialer;
 use isahc::{AsyncReadResponseExt, HttpClient};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use podman_api::opts::{ContainerDeleteOpts, PullOpts};
 use serde_json::Value;
 use url::form_urlencoded;
 
 use crate::backoff::{Backoff, jitter};
-use crate::config::RuntimeConfig;
+use crate::config::{RuntimeConfig, Sandbox};
 use crate::runtime::death::Exit;
 use crate::runtime::sandbox::{Host, LABEL_AGENT, LABEL_WORKER, Spec};
 use crate::runtime::{Error, Owner, Runtime};
@@ -53,6 +55,7 @@ pub struct Podman {
     api: podman_api::Podman,
     raw: HttpClient,
     socket: PathBuf,
+    sandbox: Sandbox,
 }
 
 // === impl Podman ===
@@ -76,7 +79,23 @@ impl Podman {
             api: podman_api::Podman::unix(socket),
             raw,
             socket: PathBuf::from(socket),
+            sandbox: config.sandbox,
         })
+    }
+
+    /// Lets a container go on. gVisor ends one by asking it, and a paused one
+    /// hears nothing: removing it would wait for ever.
+    async fn wake(&self, name: &str) {
+        let Ok(state) = self.state(name).await else {
+            return;
+        };
+        let pid = state["Pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid.filter(|pid| *pid > 0) {
+            // One that is gone needs no waking.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        }
     }
 
     /// One call through podman-api.
@@ -267,6 +286,9 @@ impl Runtime for Podman {
     }
 
     async fn remove(&self, name: &str) -> Result<(), Error> {
+        if self.sandbox == Sandbox::Gvisor {
+            self.wake(name).await;
+        }
         let opts = ContainerDeleteOpts::builder()
             .force(true)
             .timeout(0)
