@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::cli::bench::chain::{Fate, fate};
 use crate::cli::bench::{conclude, load_average, on_own_rig, say};
+use crate::cli::rig::Rig;
 use crate::cli::rig::harm::{Harm, Victim};
-use crate::cli::rig::{PoolAccess, Rig};
 use crate::shutdown::Shutdown;
 
 /// Block executions per second that an installation on two cores should reach.
@@ -96,7 +96,7 @@ impl Flows {
     async fn all(&self, rig: &mut Rig) -> anyhow::Result<Value> {
         let load = load_average();
         // Expressions run on the default pool, whoever uses them.
-        let pool = default_pool(rig).await?;
+        let pool = rig.default_pool().await?;
         let project = rig
             .post("/api/v1/projects", &json!({"name": "bench"}))
             .await?;
@@ -294,20 +294,6 @@ impl Run {
         });
         each.collect()
     }
-}
-
-/// The default pool, with a token of its own.
-async fn default_pool(rig: &Rig) -> anyhow::Result<PoolAccess> {
-    let pools = rig.get("/api/v1/pools").await?;
-    let pool = pools
-        .as_array()
-        .and_then(|pools| pools.iter().find(|pool| pool["default"] == true));
-    let id = pool.and_then(|pool| pool["id"].as_str());
-    let id = id.context("there is no default pool")?.to_owned();
-    let path = format!("/api/v1/pools/{id}/rotate");
-    let rotated = rig.post(&path, &json!({"overlap_s": 60})).await?;
-    let token = rotated["token"].as_str().unwrap_or_default().to_owned();
-    Ok(PoolAccess { id, token })
 }
 
 fn definition(installation: &str, blocks: u32, expressions: bool) -> String {

@@ -89,10 +89,7 @@ pub async fn apply(
     find(gateway, caller, id).await?;
     let (definition, mapping) = definition(body)?;
     let plan = bring(gateway, id, definition, mapping).await?;
-    Ok(Reply::data(&json!({
-        "operations": plan.operations,
-        "readable": plan.readable(),
-    })))
+    Ok(Reply::data(&plan_object(&plan)))
 }
 
 /// The same body: what applying it would do.
@@ -105,10 +102,7 @@ pub async fn plan(
     find(gateway, caller, id).await?;
     let (definition, mapping) = definition(body)?;
     let plan = preview(gateway, id, definition, mapping).await?;
-    Ok(Reply::data(&json!({
-        "operations": plan.operations,
-        "readable": plan.readable(),
-    })))
+    Ok(Reply::data(&plan_object(&plan)))
 }
 
 /// Brings a flow to a definition. Waits a while for apps that were installed a
@@ -119,14 +113,13 @@ pub async fn bring(
     definition: String,
     mapping: Mapping,
 ) -> Result<Plan, ApiError> {
-    let start = Instant::now();
-    loop {
-        let (id, definition, mapping) = (id.to_owned(), definition.clone(), mapping.clone());
-        let applied = gateway.engine.apply_flow(id, definition, mapping).await;
-        if !is_worth_waiting(gateway, start, applied.as_ref().err()).await {
-            return Ok(applied?.plan);
-        }
-    }
+    let apply = || {
+        let (definition, mapping) = (definition.clone(), mapping.clone());
+        gateway
+            .engine
+            .apply_flow(id.to_owned(), definition, mapping)
+    };
+    Ok(patiently(gateway, apply).await?.plan)
 }
 
 /// What bringing it there would do, with the same patience.
@@ -136,14 +129,29 @@ pub async fn preview(
     definition: String,
     mapping: Mapping,
 ) -> Result<Plan, ApiError> {
+    let plan = || {
+        let (definition, mapping) = (definition.clone(), mapping.clone());
+        gateway.engine.plan_flow(id.to_owned(), definition, mapping)
+    };
+    patiently(gateway, plan).await
+}
+
+/// Tries until it succeeds, fails for good, or was tried long enough.
+async fn patiently<T, F>(gateway: &Gateway, mut attempt: impl FnMut() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
     let start = Instant::now();
     loop {
-        let (id, definition, mapping) = (id.to_owned(), definition.clone(), mapping.clone());
-        let plan = gateway.engine.plan_flow(id, definition, mapping).await;
-        if !is_worth_waiting(gateway, start, plan.as_ref().err()).await {
-            return Ok(plan?);
+        let outcome = attempt().await;
+        if !is_worth_waiting(gateway, start, outcome.as_ref().err()).await {
+            return Ok(outcome?);
         }
     }
+}
+
+fn plan_object(plan: &Plan) -> Value {
+    json!({"operations": plan.operations, "readable": plan.readable()})
 }
 
 /// Waits before another try, if there is to be one.
