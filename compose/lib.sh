@@ -105,12 +105,6 @@ strays() {
     grep --files-with-matches --null-data "^[A-Z_]*=$SCRATCH/" /proc/[0-9]*/environ || true
     grep --files-with-matches --null-data "$SCRATCH/t/" /proc/[0-9]*/cmdline || true
   } 2>/dev/null | cut -d/ -f3 | sort -un | while IFS= read -r pid; do
-    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = epmd ]; then
-      # The name service of all of the user's brokers outlives the one that
-      # started it; one in a network of its own serves nobody afterwards.
-      [ "$(readlink "/proc/$pid/ns/net")" = "$(readlink /proc/self/ns/net)" ] || kill "$pid" 2>/dev/null || true
-      continue
-    fi
     # Not a chain of `&&`: the loop's last verdict would be the function's, and
     # end a script whose only stray is the pause process.
     if [ "$pid" != "$pause" ] && [ -e "/proc/$pid" ]; then printf '%s\n' "$pid"; fi

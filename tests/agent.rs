@@ -41,10 +41,12 @@ async fn the_private_node_listens_on_loopback_and_keeps_its_messages_over_kill_9
     };
     let server = rabbitmq::find_server().expect("RabbitMQ is installed");
     let path = env("PATH").expect("a PATH");
-    let recipe = node.recipe(&server, &dir, limits, &path).expect("a recipe");
+    let recipes = node.recipes(&server, &dir, limits, &path);
     let (fatal, _told) = channel::bounded(1);
     let group = Group::new(files.path("pids"), fatal);
-    group.start(recipe, POLICY);
+    for recipe in recipes.expect("recipes") {
+        group.start(recipe, POLICY);
+    }
     rabbitmq::ready(node.amqp_port, &dir).await.expect("ready");
     let first = running(&files).expect("it is recorded");
     assert_eq!(
@@ -104,7 +106,9 @@ async fn nothing_outlives_an_agent_that_is_ended_or_killed() {
     let mut agent = start_agent(data.path());
     let url = ready(&mut agent, data.path(), 1).await;
     let before = below(data.path(), agent.pid());
-    for name in ["rabbitmq", "podman", "bridge", "worker-0", "worker-1"] {
+    for name in [
+        "epmd", "rabbitmq", "podman", "bridge", "worker-0", "worker-1",
+    ] {
         let record = data.path().join("agent/pids").join(name);
         until("every child is recorded", || record.exists().then_some(())).await;
     }

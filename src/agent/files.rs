@@ -30,7 +30,7 @@ const STALE_END_MAX: Duration = Duration::from_secs(20);
 const STALE_LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Children that other children use.
-const SERVICES: [&str; 2] = ["podman", "rabbitmq"];
+const SERVICES: [&str; 3] = ["podman", "rabbitmq", "epmd"];
 
 /// A directory below the data directory, owned by one process at a time.
 pub struct Files {

@@ -1,7 +1,7 @@
 //! The agent: what a pool's operator runs on a host.
 //!
 //! ```text
-//!  agent ─┬─ rabbitmq   unless AMQP_URL is set
+//!  agent ─┬─ rabbitmq   unless AMQP_URL is set, with its epmd
 //!         ├─ podman     unless one is there that works
 //!         ├─ bridge     one
 //!         └─ worker-N   several
@@ -196,10 +196,9 @@ impl Agent {
             memory_bytes: self.config.broker_memory_bytes,
         };
         let group = house.rabbitmq.insert(self.group());
-        group.start(
-            node.recipe(&server, &dir, limits, self.set("PATH"))?,
-            service(),
-        );
+        for recipe in node.recipes(&server, &dir, limits, self.set("PATH"))? {
+            group.start(recipe, service());
+        }
         let started = std::time::Instant::now();
         rabbitmq::ready(node.amqp_port, &dir).await?;
         tracing::info!(

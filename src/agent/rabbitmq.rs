@@ -10,8 +10,11 @@
 //! ```
 //!
 //! It listens on loopback alone: one port for AMQP, one for Erlang's own
-//! protocol, no epmd. The node's name never changes, so its data are found
-//! again. Owns the node's files and its recipe; running it is the supervisor's.
+//! protocol. At its start it asks an epmd (Erlang's name service) for its name
+//! and does not go on without an answer, so it has one of its own: the user's
+//! would be woken by it and outlive the agent. The node's name never changes, so
+//! its data are found again. Owns the node's files and the recipes of both;
+//! running them is the supervisor's.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -49,15 +52,24 @@ const LOG_FILES_MAX: u32 = 3;
 /// Lines of the node's own words that are quoted when it does not start.
 const QUOTE_LINES: usize = 12;
 
+/// Where Erlang keeps its programs when they are not on the search path.
+const ERLANG: [&str; 3] = [
+    "/usr/lib/erlang/bin",
+    "/usr/lib64/erlang/bin",
+    "/usr/local/lib/erlang/bin",
+];
+
 /// What keeps over restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Its first part is this node's alone: a name that another broker on the
-    /// host has registered with its epmd is refused at start. `localhost` needs
-    /// no name service and survives a change of the host's name.
+    /// Its first part is this node's alone. `localhost` needs no resolver and
+    /// survives a change of the host's name.
     name: String,
     pub amqp_port: u16,
     pub distribution_port: u16,
+    /// 0 in the file of a node that was made without one.
+    #[serde(default)]
+    pub epmd_port: u16,
     password: String,
 }
 
@@ -102,6 +114,13 @@ fn newest_server(below: &Path) -> Option<PathBuf> {
         })
         .max()
         .map(|(_, server)| server)
+}
+
+/// Erlang's name service, on the search path or where distributions keep it.
+fn find_epmd(path: &str) -> Option<PathBuf> {
+    let dirs = path.split(':').chain(ERLANG);
+    dirs.map(|dir| Path::new(dir).join("epmd"))
+        .find(|file| file.is_file())
 }
 
 /// Waits until the broker behind `port` speaks AMQP.
@@ -177,12 +196,14 @@ impl Node {
     }
 
     fn with_free_ports(kept: Option<&Self>) -> anyhow::Result<Self> {
-        // Both are held until both are chosen, so that they differ.
+        // All are held until all are chosen, so that they differ.
         let amqp = listener(kept.map(|node| node.amqp_port))?;
         let distribution = listener(kept.map(|node| node.distribution_port))?;
+        let epmd = listener(kept.map(|node| node.epmd_port))?;
         Ok(Self {
             amqp_port: amqp.local_addr()?.port(),
             distribution_port: distribution.local_addr()?.port(),
+            epmd_port: epmd.local_addr()?.port(),
             name: match kept {
                 Some(node) => node.name.clone(),
                 None => format!("sluice-{}@localhost", &random_hex()?[..12]),
@@ -201,31 +222,46 @@ impl Node {
         )
     }
 
-    /// Writes the node's files and says how to start it.
+    /// Writes the node's files and says how to start its name service and it.
     ///
     /// `path` is the search path of the agent; Erlang's programs are looked up in it.
-    pub fn recipe(
+    pub fn recipes(
         &self,
         server: &Path,
         dir: &Path,
         limits: Limits,
         path: &str,
-    ) -> anyhow::Result<Recipe> {
+    ) -> anyhow::Result<[Recipe; 2]> {
+        let epmd = find_epmd(path).context(
+            "RabbitMQ is installed, but Erlang's `epmd` is not found: add its directory to PATH, or set AMQP_URL",
+        )?;
         for name in ["mnesia", "log", "config", "schema"] {
             private_dir(&dir.join(name))?;
         }
         write_private(&dir.join("rabbitmq.conf"), &self.conf(dir, limits))?;
         write_private(&dir.join("enabled_plugins"), "[].\n")?;
         cookie(&dir.join(".erlang.cookie"))?;
-        Ok(Recipe {
-            name: "rabbitmq".into(),
-            program: server.to_owned(),
-            arguments: Vec::new(),
-            environment: Environment::Exactly(self.environment(dir, path)),
+        let recipe = |name: &str, program: &Path, arguments: Vec<_>, environment, output| Recipe {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            arguments,
+            environment: Environment::Exactly(environment),
             lifeline: Lifeline::Kernel,
-            output: Some(dir.join("console.log")),
+            output: Some(dir.join(output)),
             dir: Some(dir.to_owned()),
-        })
+        };
+        let port = self.epmd_port.to_string();
+        let arguments = ["-address", "127.0.0.1", "-port", &port].map(Into::into);
+        Ok([
+            recipe("epmd", &epmd, arguments.into(), Vec::new(), "epmd.log"),
+            recipe(
+                "rabbitmq",
+                server,
+                Vec::new(),
+                self.environment(dir, path),
+                "console.log",
+            ),
+        ])
     }
 
     fn conf(&self, dir: &Path, limits: Limits) -> String {
@@ -273,15 +309,16 @@ impl Node {
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
             // Without a shell in between the child is the Erlang machine itself.
             ("RABBITMQ_ALLOW_INPUT", "1".into()),
-            // RabbitMQ's start-up wakes an epmd although the node needs none, where
-            // the user has none yet; then it hears nobody but this host.
-            ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
             ("ERL_CRASH_DUMP", below("erl_crash.dump")),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-noinput".into()),
+            ("ERL_EPMD_PORT", self.epmd_port.to_string()),
+            // For every Erlang of the node: its start-up runs a second one, only to
+            // wake an epmd.
             (
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "ERL_FLAGS",
                 format!(
-                    "-kernel inet_dist_use_interface {{127,0,0,1}} -noinput \
+                    "-kernel inet_dist_use_interface {{127,0,0,1}} \
                      -start_epmd false -erl_epmd_port {distribution}"
                 ),
             ),
@@ -326,6 +363,7 @@ mod tests {
             name: "sluice-1@localhost".into(),
             amqp_port: 1111,
             distribution_port: 2222,
+            epmd_port: 3333,
             password: "secret".into(),
         }
     }
@@ -351,16 +389,11 @@ mod tests {
         );
         assert!(!conf.contains("management"), "{conf}");
         let environment = node().environment(Path::new("/d"), "/bin");
-        let arguments = &environment.last().expect("there are some").1;
-        for part in [
-            "inet_dist_use_interface {127,0,0,1}",
-            "-start_epmd false",
-            "-noinput",
-        ] {
-            assert!(arguments.contains(part), "{arguments}");
+        let flags = &environment.last().expect("there are some").1;
+        for part in ["inet_dist_use_interface {127,0,0,1}", "-start_epmd false"] {
+            assert!(flags.contains(part), "{flags}");
         }
-        let epmd = environment.iter().find(|it| it.0 == "ERL_EPMD_ADDRESS");
-        assert_eq!(epmd.map(|it| &*it.1), Some("127.0.0.1"));
+        assert!(environment.contains(&("ERL_EPMD_PORT".into(), "3333".into())));
         assert!(
             environment
                 .iter()
