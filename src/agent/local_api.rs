@@ -111,13 +111,13 @@ impl LocalApi {
 
     /// Takes no more requests, and takes the socket away.
     pub async fn stop(self) {
-        for path in [&self.url_file, &self.socket] {
-            // Who finds none is told that no agent runs, which is so.
-            drop(std::fs::remove_file(path));
-        }
+        // Who finds no address is told that no agent runs, which is so.
+        drop(std::fs::remove_file(&self.url_file));
         for server in self.servers {
             server.drain(DRAIN_MAX).await;
         }
+        // The server has taken it away, unless it was cut off in a request.
+        drop(std::fs::remove_file(&self.socket));
         self.tasks.abort().await;
     }
 }
