@@ -38,6 +38,7 @@ rustup_home=${RUSTUP_HOME:-$HOME/.rustup}
 mkdir -p "$root"/{old,target} "$root$REPOSITORY" "$root$cargo_home" "$root$rustup_home"
 
 # A new root, not a chroot: the kernel makes no user namespace in one of those.
+# shellcheck disable=SC2016 # the inner shell expands these
 exec unshare --mount --propagation private -- bash -euc '
   root=$1 repository=$2 cargo_home=$3 rustup_home=$4 path=$5
   shift 5
