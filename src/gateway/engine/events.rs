@@ -153,7 +153,10 @@ fn output(
     options: &Map<String, Value>,
     outputs: &BTreeMap<String, Output>,
 ) -> Result<String, String> {
-    match text(options, "outputKey")? {
+    // The SDK's first versions called it `outputId`.
+    let key =
+        text(options, "outputKey")?.map_or_else(|| text(options, "outputId"), |key| Ok(Some(key)));
+    match key? {
         Some(key) if outputs.contains_key(&key) => Ok(key),
         Some(key) => {
             let known = outputs.keys().take(12).map(|key| format!("`{key}`"));

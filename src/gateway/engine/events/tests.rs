@@ -196,6 +196,10 @@ fn a_pending_event_is_updated_and_completed_once() {
     let (created, _) = pending::create(&args, &handling(&outputs, Some("e1"))).expect("creates");
     assert_eq!(created.primary.as_deref(), Some("e1"));
     assert_eq!(created.status.as_deref(), Some("Waiting"));
+    // As apps for the first SDK say it.
+    let args = [json!({"outputId": "log"})];
+    let (early, _) = pending::create(&args, &handling(&outputs, None)).expect("creates");
+    assert_eq!(early.output, "log");
     let (id, update) = pending::update(&[json!("p1"), json!({"event": 2})]).expect("reads");
     assert_eq!(id, "p1");
     let Outcome::Changed {
