@@ -34,11 +34,15 @@ async fn an_app_waits_for_its_user_and_goes_on_when_told() {
     app.sync().await;
     house
         .until("the app has nothing new to say", async || {
-            let shown = app.shown().await;
-            let quiet = shown["status_text"].is_null();
-            (quiet && shown["status"] == "in_progress").then_some(())
+            app.log()
+                .await
+                .contains(&"nothing new".to_owned())
+                .then_some(())
         })
         .await;
+    let shown = app.shown().await;
+    assert_eq!(shown["status"], "in_progress");
+    assert_eq!(shown["status_text"], "waiting for you to log in");
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     let url = format!("{}/login", app.url);
     let answer = request("POST", &url, &headers, b"user=ada&state=s1").await;

@@ -87,7 +87,7 @@ pub struct Run {
 pub struct State {
     pub owner: Owner,
     pub status: Status,
-    /// `customStatusDescription` of the last run that gave one.
+    /// `customStatusDescription` of the last run that gave a status.
     pub description: Option<String>,
     /// Why the last run failed; gone with the next one that does not.
     pub error: Option<String>,

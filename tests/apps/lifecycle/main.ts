@@ -32,7 +32,8 @@ async function onSync({ app }: AppInput) {
     await lifecycle.prompt.create("read", "Read the manual", { redirect: { url: "https://example.org/", method: "GET" } });
     return { newStatus: "in_progress", customStatusDescription: "waiting for you to log in" };
   }
-  // The status stays what it was.
+  // The status stays what it was, and what was said about it.
+  console.log("nothing new");
   return {};
 }
 

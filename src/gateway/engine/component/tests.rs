@@ -112,6 +112,16 @@ fn an_omitted_status_stays_as_it_was() {
     assert_eq!(state.status, Status::InProgress);
     let (state, _) = step(&state, finished(2, Value::Null));
     assert_eq!(state.status, Status::Ready);
+    // Neither do the words about it change, until another status comes.
+    let waits = json!({"newStatus": "in_progress", "customStatusDescription": "Log in"});
+    let (state, _) = step(&confirmed(BOTH), finished(1, waits));
+    let (state, _) = step(&state, Event::SyncRequested);
+    let (state, _) = step(&state, finished(2, json!({"signalUpdates": {"a": 1}})));
+    assert_eq!(state.status, Status::InProgress);
+    assert_eq!(state.status_text().as_deref(), Some("Log in"));
+    let (state, _) = step(&state, Event::SyncRequested);
+    let (state, _) = step(&state, finished(3, json!({"newStatus": "ready"})));
+    assert_eq!(state.status_text(), None);
 }
 
 #[test]

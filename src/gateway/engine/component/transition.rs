@@ -134,7 +134,11 @@ pub(super) fn finished(state: &State, phase: Phase, result: RunResult, now_ms: i
         if let Some(outputs) = result.output_updates.filter(|outputs| !outputs.is_empty()) {
             effects.push(Effect::MergeOutputs(outputs));
         }
-        state.description = result.custom_status_description.map(|text| clip(&text));
+        let description = result.custom_status_description.map(|text| clip(&text));
+        // With the status the words about it stay: `return {}` says nothing new.
+        if description.is_some() || result.new_status.is_some() || phase == Phase::Drain {
+            state.description = description;
+        }
         let delay = result.next_schedule_delay;
         match phase {
             Phase::Sync => {
