@@ -305,9 +305,11 @@ fn set(pair: Option<&Json>) -> Result<Set, ApiError> {
             timeout_s: seconds(lock.get("timeout"), "timeout")?,
         }),
     };
-    let value = field("value").map_or(Ok(Value::Null), serde_json::to_value);
+    // `null` is a value, `undefined` is none.
+    let value = pair.and_then(|pair| pair.get("value"));
+    let value = value.map(serde_json::to_value).transpose();
     let value = value.map_err(ApiError::internal)?;
-    let bytes = bytes_of(&value);
+    let bytes = value.as_ref().map_or(0, bytes_of);
     if bytes > VALUE_BYTES_MAX {
         return Err(ApiError::bad(format!(
             "the value has {bytes} bytes, more than {VALUE_BYTES_MAX}"

@@ -22,7 +22,8 @@ const PAGE_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Set {
     pub key: String,
-    pub value: Value,
+    /// `None`: a pair that is only a lock, or a mark.
+    pub value: Option<Value>,
     /// Seconds; 0 removes the key.
     pub ttl_s: Option<f64>,
     pub lock: Option<Lock>,
@@ -194,7 +195,7 @@ async fn set_many(
         )
         .bind(scope)
         .bind(set.key)
-        .bind(set.value.to_string())
+        .bind(set.value.map(|value| value.to_string()))
         .bind(int(now_ms))
         .bind(until(set.ttl_s))
         .bind(set.lock.as_ref().map(|lock| lock.id.clone()))

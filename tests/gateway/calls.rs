@@ -239,6 +239,16 @@ async fn keys_have_scopes_and_lives() {
     .await;
     let ttl = kv.call(&one, "app.get", json!(["t"])).await["ttl"].as_f64();
     assert!(ttl > Some(50.0) && ttl <= Some(60.0), "{ttl:?}");
+    // `null` is a value; `undefined`, which JSON leaves out, is none.
+    for (pair, wanted) in [
+        (json!({"key": "n", "value": null}), Some(&Value::Null)),
+        (json!({"key": "n"}), None),
+    ] {
+        assert_eq!(kv.call(&one, "app.set", json!([pair])).await, true);
+        let pair = kv.call(&one, "app.get", json!(["n"])).await;
+        assert_eq!(pair.get("value"), wanted);
+        assert!(pair["updatedAt"].is_u64(), "it is there: {pair}");
+    }
     kv.call(&one, "app.set", json!([{"key": "t", "ttl": 0}]))
         .await;
     assert_eq!(
