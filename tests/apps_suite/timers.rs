@@ -128,6 +128,6 @@ async fn a_block_sets_timers_of_its_app() {
     let rang = flow.emitted("Alarm", "rang", 1).await;
     assert_eq!(
         (&rang[0]["body"], &rang[0]["parent"]),
-        (&json!("ring"), &json!(event))
+        (&json!("ring bell"), &json!(event))
     );
 }

@@ -17,14 +17,21 @@ fn script() -> Script {
     Arc::new(|seen: &Seen| {
         let request = &seen.given["request"];
         match request["path"].as_str() {
-            Some("/hook") => vec![Do::Call(
-                "http.respond",
-                json!([request["requestId"], {
-                    "statusCode": 201,
-                    "headers": {"x-seen": request["headers"]["X-Hub-Signature-256"]},
-                    "body": {"raw": request["rawBody"], "body": request["body"], "q": request["query"]},
-                }]),
-            )],
+            Some("/hook") => vec![
+                Do::Call(
+                    "http.respond",
+                    json!([request["requestId"], {
+                        "statusCode": 201,
+                        "headers": {"x-seen": request["headers"]["X-Hub-Signature-256"]},
+                        "body": {"raw": request["rawBody"], "body": request["body"], "q": request["query"]},
+                    }]),
+                ),
+                // Nobody waits any more, which is no failure of the handler.
+                Do::Call(
+                    "http.respond",
+                    json!([request["requestId"], {"statusCode": 500}]),
+                ),
+            ],
             Some("/foreign") => vec![Do::Refused(
                 "http.respond",
                 json!(["nobody", {}]),

@@ -161,10 +161,9 @@ async fn an_event_that_does_not_fit_fails_by_itself() {
     assert_eq!(fixture.stop().await, 0);
 }
 
-#[async_std::test]
-async fn calls_that_do_not_fit_are_refused() {
-    let fixture = Fixture::start().await;
-    let calls: Script = Arc::new(|seen: &Seen| {
+/// An app that makes calls that do not fit, and goes on.
+fn misfits() -> Script {
+    Arc::new(|seen: &Seen| {
         if seen.block.is_empty() {
             return vec![
                 Do::Refused("events.emit", json!([1]), "only a block has events"),
@@ -196,27 +195,51 @@ async fn calls_that_do_not_fit_are_refused() {
             ),
             Do::Refused("timers.set", json!(["soon"]), "between 0 seconds"),
             Do::Refused(
+                "timers.set",
+                json!([1, {"inputPayload": large}]),
+                "more than 1048576",
+            ),
+            Do::Refused(
                 "messaging.sendToBlocks",
-                json!([{"blockIds": ["x"], "body": 1}]),
-                "no block `x`",
+                json!([{"blockIds": [seen.given["event"]["inputConfig"]["what"]], "body": 1}]),
+                "is no block of this app installation",
             ),
             Do::Refused("nothing.at.all", json!([]), "no method"),
             Do::Call(
                 "messaging.sendToBlocks",
                 json!([{"blockIds": [], "body": 1}]),
             ),
+            // One that was removed is no reason to tell the others nothing.
+            Do::Call(
+                "messaging.sendToBlocks",
+                json!([{"blockIds": ["gone"], "body": 1}]),
+            ),
             Do::Call("events.emit", json!(["good"])),
         ]
-    });
-    let worker = Worker::start(&fixture, schema(), calls).await;
+    })
+}
+
+#[async_std::test]
+async fn calls_that_do_not_fit_are_refused() {
+    let fixture = Fixture::start().await;
+    let worker = Worker::start(&fixture, schema(), misfits()).await;
     let app = install(&fixture, "test", json!({})).await;
-    let blocks = "- {name: A, type: {appBlock: {block: pass, appInstallation: test}}}\n";
-    let flow = flow(&fixture, "f", &with(&app.installation, blocks)).await;
+    let other = install(&fixture, "other", json!({})).await;
+    let block = "- {name: A, type: {appBlock: {block: pass, appInstallation: test}}}\n";
+    let foreign = flow(&fixture, "g", &with(&other.installation, block)).await;
+    let foreign = fixture
+        .get(&format!("/api/v1/flows/{foreign}/blocks"))
+        .await;
+    let block = format!(
+        "- name: A\n  type: {{appBlock: {{block: pass, appInstallation: test}}}}\n  inputs: {{default: {{config: {{what: {}}}}}}}\n",
+        foreign[0]["id"]
+    );
+    let flow = flow(&fixture, "f", &with(&app.installation, &block)).await;
     trigger(&fixture, &flow, "A", json!({})).await;
     let events = quiet(&fixture, &flow).await;
     assert_eq!(events.len(), 2, "{events:#?}");
     assert_eq!(events[0]["deliveries"][0]["state"], "done", "{events:#?}");
-    assert_eq!(worker.answers().len(), 2);
+    assert_eq!(worker.answers().len(), 3);
     goes_on(&fixture, &flow, "A").await;
     assert_eq!(fixture.stop().await, 0);
 }

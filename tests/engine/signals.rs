@@ -34,7 +34,11 @@ fn script() -> Script {
             "signalUpdates": {"level": seen.given["block"]["config"]["level"]},
         }))],
         (Kind::Sync, _) => vec![Do::Return(json!({"newStatus": "ready"}))],
-        (Kind::Drain, _) => vec![Do::Return(json!({"newStatus": "drained"}))],
+        (Kind::Drain, _) => vec![
+            // Too late, but no reason to fail.
+            Do::Call("lifecycle.sync", json!([])),
+            Do::Return(json!({"newStatus": "drained"})),
+        ],
         (Kind::Event, "request") => {
             let url = &seen.given["event"]["inputConfig"]["url"];
             vec![Do::Return(
@@ -131,6 +135,16 @@ async fn a_follower_of_a_signal_syncs_again() {
         (shown["config"]["level"] == 2 && shown["status"] == "ready" && syncs() == 2).then_some(())
     })
     .await;
+    let seen = worker.of_kind(Kind::Sync).into_iter();
+    let signals: Vec<_> = seen
+        .filter(|seen| seen.block == "user")
+        .map(|seen| seen.given["block"]["lifecycle"].get("signals").cloned())
+        .collect();
+    assert_eq!(
+        signals,
+        [None, Some(json!({}))],
+        "none before the first sync"
+    );
 
     let stream = format!("/api/v1/flows/{flow}/events?stream=1&after=0");
     trigger(&fixture, &flow, "User", json!({})).await;

@@ -34,7 +34,14 @@ fn script(pending: Arc<std::sync::Mutex<Option<String>>>) -> Script {
                 "events.createPending",
                 json!([{"event": {"n": 1}, "statusDescription": "soon"}]),
             ),
-            Do::Call("timers.set", json!([0.05, {"inputPayload": {"p": 1}}])),
+            Do::Call(
+                "timers.set",
+                json!([0.05, {"inputPayload": {"p": 1}, "pendingEventId": "p", "promptKey": "log in"}]),
+            ),
+            Do::Call(
+                "timers.set",
+                json!([3600, {"description": "gives up", "promptKey": "log in"}]),
+            ),
             Do::Call("messaging.sendToApp", json!([{"body": "hello"}])),
         ],
         Kind::Timer => {
@@ -87,7 +94,19 @@ async fn a_timer_completes_a_pending_event() {
     assert_eq!(events[2]["parent"], events[1]["id"]);
     assert_eq!(quiet(&fixture, &flow).await.len(), 3);
     let timer = &worker.of_kind(Kind::Timer)[0].given["timer"];
-    assert_eq!(timer["payload"], json!({"p": 1}));
+    let given =
+        json!({"payload": {"p": 1}, "pendingEvent": {"id": "p"}, "prompt": {"key": "log in"}});
+    assert_eq!(*timer, given);
+    let block = &worker.of_kind(Kind::Timer)[0].given["block"]["id"];
+    let block = block.as_str().expect("an id");
+    let shown = fixture.get(&format!("/api/v1/blocks/{block}")).await;
+    let waiting = &shown["timers"][0];
+    assert_eq!(shown["timers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&waiting["description"], &waiting["prompt"]),
+        (&json!("gives up"), &json!("log in"))
+    );
+    assert!(waiting["due_ms"].is_i64() && waiting["id"].is_string());
     let message = &worker.of_kind(Kind::Message)[0];
     assert_eq!(message.given["message"]["body"], "hello");
     assert_eq!(message.block, "", "the app itself gets it");

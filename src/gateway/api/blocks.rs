@@ -34,6 +34,7 @@ pub async fn get(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Reply, 
     let sensitive = gateway.engine.sensitive(&block).await?;
     shown["config"] = json!(block.vals.map(|values| sensitive.config(values)));
     shown["prompts"] = json!(gateway.store.prompts(id).await?);
+    shown["timers"] = json!(gateway.engine.app_timers(id).await?);
     shown["widget"] = json!(block.widget);
     Ok(Reply::data(&shown))
 }

@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::{Error, Tx};
+use crate::store::{Error, Store, Tx};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timer {
@@ -83,4 +83,22 @@ pub async fn next(tx: &mut Tx) -> Result<Option<i64>, Error> {
         .fetch_one(tx)
         .await?;
     Ok(row.try_get(0)?)
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Timers that a component has set by itself, the next first.
+    pub async fn app_timers(&self, component: &str, limit: u32) -> Result<Vec<Timer>, Error> {
+        let rows = sqlx::query(
+            "SELECT id, component, due, due_ms FROM timers \
+             WHERE component = ? AND json_extract(due, '$.due') = 'app' \
+             ORDER BY due_ms, id LIMIT ?",
+        )
+        .bind(component)
+        .bind(limit)
+        .fetch_all(&mut *self.reader().await?)
+        .await?;
+        Ok(rows.iter().map(timer).collect::<Result<_, _>>()?)
+    }
 }

@@ -140,6 +140,6 @@ export const app = defineApp({
   blocks: { delay, subroutine, call, alarm },
   async onTimer({ timer }) {
     const { block, event, text } = timer.payload;
-    await messaging.sendToBlocks({ blockIds: [block], body: { event, text } });
+    await messaging.sendToBlocks({ blockIds: [block, "one that was removed"], body: { event, text: `${text} ${timer.prompt.key}` } });
   },
 });

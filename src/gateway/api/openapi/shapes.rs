@@ -85,7 +85,11 @@ pub const SHAPES: &[(&str, &str)] = &[
     (
         "Installation",
         "id:s project:s name:s version:s pool:s status:s(draft|in_progress|ready|failed|drifted|draining|drained|draining_failed) status_text:s? config:s{} signals:o \
-         prompts:a url:s instructions:s? created_ms:i",
+         prompts:a timers:Timer[] url:s instructions:s? created_ms:i",
+    ),
+    (
+        "Timer",
+        "id:s due_ms:i description:s? pending_event:s? prompt:s?",
     ),
     ("Config", "config:o"),
     ("OtherVersion", "version:s"),
@@ -114,7 +118,7 @@ pub const SHAPES: &[(&str, &str)] = &[
     (
         "Block",
         "id:s flow:s name:s type:s installation:s? status:s(draft|in_progress|ready|failed|drifted|draining|drained|draining_failed) status_text:s? config_error:s? \
-         signals:o *config:o? *prompts:a *widget:a?",
+         signals:o *config:o? *prompts:a *timers:Timer[] *widget:a?",
     ),
     (
         "Event",

@@ -175,7 +175,7 @@ impl Step<'_> {
             }
             "messaging.sendToBlocks" => self.send_to_blocks(&speaker, &call.args).await,
             "messaging.sendToApp" => self.send_to_app(&speaker, &call.args).await,
-            "http.respond" => self.respond(speaker.component, &call.args).await,
+            "http.respond" => self.respond(call, &speaker).await,
             "ui.widget.set" => self.set_widget(call, &speaker).await,
             other => Ok(Err(format!("the SDK has no method `{other}`"))),
         }
@@ -394,9 +394,10 @@ impl Step<'_> {
         let Some(mut component) = components::get(self.tx, speaker.component).await? else {
             return Ok(Ok(Value::Null));
         };
+        // Handlers ask for it without waiting: that one is being removed meanwhile
+        // is no reason for them to fail.
         match self.happen(&mut component, Event::SyncRequested).await {
-            Ok(_) => Ok(Ok(Value::Null)),
-            Err(Fault::Conflict(why)) => Ok(Err(why)),
+            Ok(_) | Err(Fault::Conflict(_)) => Ok(Ok(Value::Null)),
             Err(fault) => Err(fault),
         }
     }

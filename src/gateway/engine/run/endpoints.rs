@@ -21,8 +21,9 @@ use sluice_proto::job::Kind;
 
 use crate::gateway::engine::core_blocks::{self, Core, RESPOND_INPUT};
 use crate::gateway::engine::http_endpoint::{Request, Response, response};
+use crate::gateway::engine::run::calls::Call;
 use crate::gateway::engine::run::canvas::What;
-use crate::gateway::engine::run::purpose::Purpose;
+use crate::gateway::engine::run::purpose::{Purpose, Speaker};
 use crate::gateway::engine::run::step::Step;
 use crate::gateway::engine::run::{Engine, Fault};
 use crate::gateway::error::ApiError;
@@ -211,19 +212,25 @@ impl Step<'_> {
         Err(missing())
     }
 
-    /// `http.respond(requestId, …)`.
+    /// `http.respond(requestId, …)`. A handler whose own client is gone, or has
+    /// its answer, goes on: what it does after that must not depend on the client.
     pub(super) async fn respond(
         &mut self,
-        component: &str,
-        args: &[Value],
+        call: &Call,
+        speaker: &Speaker<'_>,
     ) -> Result<Result<Value, String>, Fault> {
-        let Some(component) = components::get(self.tx, component).await? else {
+        let Some(component) = components::get(self.tx, speaker.component).await? else {
             return Ok(Err("the app installation was removed".to_owned()));
         };
         let owner = component.installation.unwrap_or(component.id);
-        let id = args.first().and_then(Value::as_str).unwrap_or_default();
+        let id = call.args.first().and_then(Value::as_str);
+        let id = id.unwrap_or_default();
         let none = Value::Null;
-        let given = args.get(1).unwrap_or(&none);
+        let given = call.args.get(1).unwrap_or(&none);
+        let is_own = matches!(&call.purpose, Purpose::Http { request, .. } if request == id);
+        if is_own && !self.engine.open.is_open(id, &owner) {
+            return Ok(response(given).map(|_| Value::Null));
+        }
         Ok(self.answer(id, &owner, given).map(|()| Value::Null))
     }
 

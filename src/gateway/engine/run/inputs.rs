@@ -88,8 +88,8 @@ fn block_context(engine: &Engine, block: &Component, node: Option<&Node>) -> Res
     if let Some(installation) = &block.installation {
         context["http"] = json!({"url": engine.block_url(installation, &block.id)});
     }
-    // Undefined before the first sync: apps ask for it with `?.`.
-    let lifecycle = if state.runs > 0 {
+    // Undefined until the first sync has ended: apps ask for it with `?.`.
+    let lifecycle = if state.runs > u64::from(state.run.is_some()) {
         json!({"status": state.status, "signals": block.signals})
     } else {
         json!({"status": state.status})

@@ -87,7 +87,8 @@ impl Step<'_> {
         Ok(self.job(work).await?.map(|_| ()))
     }
 
-    /// `messaging.sendToBlocks({blockIds, body})`: within one installation.
+    /// `messaging.sendToBlocks({blockIds, body})`: within one installation. A
+    /// block that was removed is passed over, so that the others hear of it.
     pub(super) async fn send_to_blocks(
         &mut self,
         speaker: &Speaker<'_>,
@@ -111,12 +112,12 @@ impl Step<'_> {
         let own = sender.installation.unwrap_or(sender.id);
         for id in ids {
             let id = id.as_str().unwrap_or_default();
-            let receiver = components::get(self.tx, id).await?;
-            let receiver = receiver.filter(|it| it.installation.as_ref() == Some(&own));
-            let Some(receiver) = receiver else {
-                let id = id.chars().take(100).collect::<String>();
-                return Ok(Err(format!("this app installation has no block `{id}`")));
+            let Some(receiver) = components::get(self.tx, id).await? else {
+                continue;
             };
+            if receiver.installation.as_ref() != Some(&own) {
+                return Ok(Err(format!("`{id}` is no block of this app installation")));
+            }
             self.message(&receiver, &body).await?;
         }
         Ok(Ok(Value::Null))

@@ -16,13 +16,15 @@ use sluice_proto::job::Kind;
 use crate::gateway::directory::new_id;
 use crate::gateway::engine::component::Event;
 use crate::gateway::engine::core_blocks::{self, Core, Step as CoreStep};
-use crate::gateway::engine::events::{Emission, Fingerprint};
+use crate::gateway::engine::events::{EVENT_BODY_BYTES_MAX, Emission, Fingerprint};
+use crate::gateway::engine::expressions::bytes_of;
 use crate::gateway::engine::run::canvas::What;
 use crate::gateway::engine::run::lives::state_of;
 use crate::gateway::engine::run::step::{Step, Todo};
 use crate::gateway::engine::run::{Engine, Fault};
 use crate::gateway::engine::schedule::Schedule;
 use crate::gateway::engine::schema;
+use crate::store::Error;
 use crate::store::engine::components::{self, Component};
 use crate::store::engine::deliveries::{self, State};
 use crate::store::engine::installations;
@@ -36,6 +38,10 @@ const DUE_MAX: u32 = 128;
 const TIMERS_MAX: i64 = 10_000;
 /// Longest timer, in seconds: a year, as for the sleep block.
 const TIMER_S_MAX: f64 = core_blocks::SLEEP_S_MAX;
+/// Timers of one component that are shown.
+const SHOWN_MAX: u32 = 100;
+/// Longest text among a timer's options, in characters: it is one line.
+const TEXT_CHARS_MAX: usize = 2_000;
 /// How long the clock sleeps at most, and how long it waits after a failure.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
@@ -57,6 +63,8 @@ pub(super) enum Due {
         payload: Option<Value>,
         pending: Option<String>,
         prompt: Option<String>,
+        /// Shown to people.
+        description: Option<String>,
     },
     /// A schedule of an app or a block, by its key; a schedule block has none.
     Schedule { key: Option<String> },
@@ -80,6 +88,28 @@ impl Engine {
             // Woken early by a new timer or the end.
             let _ = timeout(pause, self.wake.1.recv()).await;
         }
+    }
+
+    /// The timers that an app or a block has set and that wait, the next first.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub async fn app_timers(&self, component: &str) -> Result<Vec<Value>, Error> {
+        let timers = self.store.app_timers(component, SHOWN_MAX).await?;
+        let shown = |timer: &Timer| match serde_json::from_str(&timer.due) {
+            Ok(Due::App {
+                pending,
+                prompt,
+                description,
+                ..
+            }) => Some(json!({
+                "id": timer.id, "due_ms": timer.due_ms, "description": description,
+                "pending_event": pending, "prompt": prompt,
+            })),
+            _ => None,
+        };
+        Ok(timers.iter().filter_map(shown).collect())
     }
 
     /// Answers how long nothing will be due.
@@ -145,11 +175,18 @@ impl Step<'_> {
             )));
         }
         let option = |key: &str| args.get(1).and_then(|options| options.get(key));
-        let text = |key: &str| option(key).and_then(Value::as_str).map(str::to_owned);
+        let text = |key: &str| option(key).and_then(Value::as_str).map(clip);
+        let bytes = option("inputPayload").map_or(0, bytes_of);
+        if bytes > EVENT_BODY_BYTES_MAX {
+            return Ok(Err(format!(
+                "the payload of the timer has {bytes} bytes, more than {EVENT_BODY_BYTES_MAX}"
+            )));
+        }
         let due = Due::App {
             payload: option("inputPayload").cloned(),
             pending: text("pendingEventId"),
             prompt: text("promptKey"),
+            description: text("description"),
         };
         let id = new_id();
         let at_ms = self.now_ms.saturating_add((seconds * 1_000.0) as i64);
@@ -179,11 +216,15 @@ impl Step<'_> {
                 body,
             } => self.awake(delivery, &output, body).await,
             Due::App {
-                payload, pending, ..
+                payload,
+                pending,
+                prompt,
+                ..
             } => {
                 let mut timer = Map::new();
                 payload.map(|payload| timer.insert("payload".to_owned(), payload));
                 pending.map(|id| timer.insert("pendingEvent".to_owned(), json!({"id": id})));
+                prompt.map(|key| timer.insert("prompt".to_owned(), json!({"key": key})));
                 let more = ("timer", Value::Object(timer));
                 self.tell(&component, Kind::Timer, &[], Some(more)).await
             }
@@ -346,4 +387,8 @@ impl Step<'_> {
         let recorded = self.record(&canvas, node, emission, None).await?;
         recorded.map(|_| ()).map_err(Fault::Bad)
     }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
 }
