@@ -4,6 +4,8 @@
 #[path = "inspect/follow.rs"]
 mod follow;
 mod support;
+#[path = "inspect/top.rs"]
+mod top;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

@@ -22,7 +22,7 @@ use crate::cli::admin::{Failure, segment};
 use crate::cli::queue::access::Access;
 use crate::cli::queue::top::draw::{draw, jobs};
 use crate::cli::queue::views;
-use crate::shutdown::unblock;
+use crate::shutdown::{Shutdown, unblock};
 
 /// How often everything is looked at.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -53,13 +53,19 @@ enum Action {
     Resume,
 }
 
-/// Runs until `q`.
+/// Runs until `q`, or a signal to end. Either way the terminal is as it was.
 pub async fn run(access: Access) -> Result<i32, Failure> {
     // Before the screen is taken: an error now is an ordinary one.
     let overview = access.get("/v1/queues").await?;
+    let ended = Shutdown::new();
+    ended.on_signals().map_err(anyhow::Error::from)?;
     let mut terminal =
         ratatui::try_init().context("a terminal is needed: `sluice queue ls` needs none")?;
-    let ran = watch(&access, overview, &mut terminal).await;
+    let watching = Box::pin(watch(&access, overview, &mut terminal));
+    let ran = match select(watching, Box::pin(ended.draining())).await {
+        Either::Left((ran, _)) => ran,
+        Either::Right(((), _)) => Ok(0),
+    };
     ratatui::restore();
     ran
 }
