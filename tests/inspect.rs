@@ -119,6 +119,7 @@ fn trace_of_one_that_is_done(house: &House, done: &str) {
     for name in [
         "created",
         "received",
+        "published",
         "accepted",
         "delivered",
         "claimed",

@@ -77,6 +77,7 @@ fn headers() -> [&'static str; 13] {
         h::DISPATCH,
         h::DELIVERIES,
         h::RECEIVED_US,
+        h::PUBLISHED_US,
         h::CAUSE,
         h::REASON,
         h::TRACEPARENT,
