@@ -23,6 +23,7 @@ use crate::cli::queue::access::Access;
 use crate::cli::queue::top::draw::{draw, jobs};
 use crate::cli::queue::views;
 use crate::shutdown::{Shutdown, unblock};
+use crate::telemetry;
 
 /// How often everything is looked at.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -65,12 +66,14 @@ pub async fn run(access: Access) -> Result<i32, Failure> {
     ended.on_signals().map_err(anyhow::Error::from)?;
     let mut terminal =
         ratatui::try_init().context("a terminal is needed: `sluice queue ls` needs none")?;
+    telemetry::mute(true);
     let watching = Box::pin(watch(&access, overview, &mut terminal));
     let ran = match select(watching, Box::pin(ended.draining())).await {
         Either::Left((ran, _)) => ran,
         Either::Right(((), _)) => Ok(0),
     };
     ratatui::restore();
+    telemetry::mute(false);
     ran
 }
 
