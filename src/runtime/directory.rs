@@ -170,7 +170,8 @@ pub(super) async fn firsts(owner_dir: &Path) -> Vec<(PathBuf, First)> {
 /// When a process began, as the kernel counts it since this boot.
 pub(super) fn born(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(format!("{} {}", stat_field(&stat, STAT_START)?, boot()?))
+    let started = stat_field(&stat, STAT_START)?;
+    Some(format!("{started} {}", boot()?.trim()))
 }
 
 /// Whether it still runs: one that is dead and not yet buried does not.

@@ -129,9 +129,13 @@ mod tests {
                 .expect("noted");
         }
         let noted = owner_dir.path().join("other/first");
-        let text = std::fs::read_to_string(&noted).expect("noted");
-        let born = directory::born(pid(&other)).expect("it runs");
-        std::fs::write(&noted, text.replace(&born, "1 another-boot")).expect("written");
+        let earlier = First::Process {
+            pid: pid(&other),
+            born: "1 another-boot".into(),
+        };
+        let earlier = serde_json::to_vec(&earlier).expect("written");
+        std::fs::write(&noted, earlier).expect("written");
+        let born = directory::born(pid(&left)).expect("it runs");
         // One that was never talked to has nothing noted.
         std::fs::create_dir(owner_dir.path().join("silent")).expect("made");
 
