@@ -66,7 +66,7 @@ fn every_kind_cause_and_name_is_told() {
     }
 }
 
-fn headers() -> [&'static str; 13] {
+fn headers() -> [&'static str; 14] {
     use queue::header as h;
     [
         h::PROTOCOL,
