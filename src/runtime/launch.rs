@@ -32,6 +32,7 @@ pub(super) async fn launch<R: Runtime>(
     directory: &Directory,
 ) -> Result<(Greeted, Option<i32>), Error> {
     let pid = runtime.start(spec, host).await?;
+    directory::write_first(&directory.path, pid).await?;
     if let Some(pid) = pid {
         let sandbox = spec.sandbox;
         unblock(move || apart(pid, sandbox)).await?;
