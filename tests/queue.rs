@@ -104,8 +104,13 @@ async fn a_retried_job_comes_back_later_with_its_count(url: &str) {
     );
     assert_eq!((got.delivery, got.received_us), (2, 5));
     assert_eq!(got.item, sent);
+    let again = Instant::now();
     got.retry(&link).await.expect("put back");
     let got = next(&mut jobs).await;
+    assert!(
+        again.elapsed() >= Duration::from_millis(1_900),
+        "each wait is longer than the one before"
+    );
     assert_eq!(got.delivery, 3, "the count outlives the broker's own");
     got.ack().await.expect("written");
     nothing_is_left(link, url).await;

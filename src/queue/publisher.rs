@@ -69,7 +69,8 @@ impl Link {
         self.inner.signal("", "pulse", &[]).await
     }
 
-    /// Puts a job into the retry queue of its priority, with what it has spent.
+    /// Puts a job into the retry queue of its priority, with what it has spent,
+    /// for a wait that grows with that.
     pub(super) async fn put_back(
         &self,
         job: &Job,
@@ -83,9 +84,10 @@ impl Link {
             Priority::Normal => &names.retry,
             Priority::High => &names.retry_high,
         };
-        self.inner
-            .publish(queue, properties.with_headers(headers), &body)
-            .await
+        let properties = properties
+            .with_expiration(topology::retry_ms(deliveries).to_string().into())
+            .with_headers(headers);
+        self.inner.publish(queue, properties, &body).await
     }
 
     /// Puts a message that can go nowhere else into the dead-letter queue.
