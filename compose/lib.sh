@@ -36,7 +36,7 @@ fi
 export CARGO_TARGET_DIR=$REPOSITORY/target
 
 # A shell without a login does not have rustup's directory.
-command -v cargo >/dev/null || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+command -v cargo >/dev/null || PATH=${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH
 
 # Home directory of the unprivileged user.
 target_home() { getent passwd "$TARGET_USER" | cut -d: -f6; }

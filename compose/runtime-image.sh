@@ -43,6 +43,11 @@ say "fetching Debian packages: ${PACKAGES[*]}"
 for deb in debs/*.deb; do
   dpkg-deb --extract "$deb" "$root"
 done
+# From Debian 13 on packages name files below usr/ alone, and these are links;
+# a program still names its loader by the old path.
+for name in bin lib lib64 sbin; do
+  [ -e "$root/$name" ] || ln -s "usr/$name" "$root/$name"
+done
 
 fetch_node "$root/usr/local/bin/node"
 

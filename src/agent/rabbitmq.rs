@@ -31,8 +31,9 @@ use crate::agent::supervise::{Environment, Lifeline, Recipe};
 /// Where Debian and the upstream packages unpack the server.
 const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
 const USER: &str = "sluice";
-/// How long a first start may take: it takes 4 s on two idle cores.
-const START_MAX: Duration = Duration::from_secs(60);
+/// How long a first start may take: 4 s on two idle cores, over a minute where
+/// many others want them.
+const START_MAX: Duration = Duration::from_secs(180);
 /// How long a node with data may take: 200,000 queued jobs took 12 s to recover.
 const RECOVERY_MAX: Duration = Duration::from_secs(300);
 /// How long one knock at the port may take.
