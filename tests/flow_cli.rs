@@ -1,6 +1,14 @@
 //! `sluice flow`, `app` and their kin as a person uses them: real processes,
 //! real containers, exit codes and what is printed.
 
+#[path = "flow_cli/registry.rs"]
+mod registry;
+#[path = "support/site.rs"]
+#[allow(
+    dead_code,
+    reason = "the gateway's own tests use what these leave alone"
+)]
+mod site;
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -89,6 +97,8 @@ async fn flows_and_apps_from_the_command_line() {
     a_plan_after_an_export_is_empty(&up);
     an_app_is_built_and_installed(&up);
     secrets_are_written_and_listed(&up);
+    keys_are_made_with_scopes(&up);
+    registry::an_app_comes_from_a_registry(&up).await;
     too_little_time_is_told(&up);
     assert_eq!(up.end().await, Some(0));
 }
@@ -271,6 +281,28 @@ fn secrets_are_written_and_listed(up: &Up) {
     assert!(!listed.to_string().contains("hush"), "{listed}");
     let output = up.sluice(&[&["secret", "delete", "TOKEN"][..], &project].concat());
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+}
+
+fn keys_are_made_with_scopes(up: &Up) {
+    let scopes = ["--scope", "api", "--scope", "apps:view", "--json"];
+    let made = up.json(&[&["key", "create", "reader"][..], &scopes].concat());
+    assert_eq!(made["scopes"], json!(["api", "apps:view"]), "{made}");
+    let listed = up.json(&["key", "list", "--json"]);
+    let listed = listed.as_array().expect("a list");
+    let reader = listed.iter().find(|key| key["name"] == "reader");
+    assert_eq!(reader.expect("the key")["scopes"], made["scopes"]);
+    let table = said(&up.sluice(&["key", "list"]));
+    let has = |word: &str| table.contains(word);
+    assert!(has("SCOPES") && has("[\"api\",\"apps:view\"]"), "{table}");
+    let key = made["key"].as_str().expect("a key");
+    let output = command(up.dir.path())
+        .env("SLUICE_API_KEY", key)
+        .args(["flow", "create", "no", "--project", "default"])
+        .output()
+        .expect("it runs");
+    assert_ne!(output.status.code(), Some(0));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("lacks the scope `flows:edit`"), "{error}");
 }
 
 fn too_little_time_is_told(up: &Up) {

@@ -222,17 +222,19 @@ impl Bench {
             let measured = self.pipeline(rig, &amqp, &mut summary).await;
             note(&mut summary, "pipeline", measured);
         }
-        let api = Api { rig, project, pool };
+        let (project, pool) = (project.as_str(), &pool);
         if self.wants(Part::Api) {
             say("The whole line: API to result");
+            let api = Api { rig, project, pool };
             let measured = api.measure(self, &mut summary).await;
             note(&mut summary, "api", measured);
         }
         if self.wants(Part::Flows) {
             say("A chain of blocks");
-            let measured = chain_of_blocks(&api, &mut summary).await;
+            let measured = flows::measure(rig, project, &pool.id, &mut summary).await;
             note(&mut summary, "flows", measured);
         }
+        let api = Api { rig, project, pool };
         if self.wants(Part::Starts) {
             say("First calls, many identities, idle runtimes");
             let measured = starts::measure(&api, &mut summary).await;
@@ -305,8 +307,8 @@ impl Bench {
 /// The whole line, by HTTP.
 struct Api<'a> {
     rig: &'a Rig,
-    project: String,
-    pool: PoolAccess,
+    project: &'a str,
+    pool: &'a PoolAccess,
 }
 
 // === impl Api ===
@@ -365,15 +367,6 @@ impl Api<'_> {
         );
         Ok(job)
     }
-}
-
-async fn chain_of_blocks(api: &Api<'_>, summary: &mut Value) -> anyhow::Result<()> {
-    let (rig, pool) = (api.rig, &api.pool.id);
-    let chain = flows::Chain::make(rig, &api.project, pool, flows::BLOCKS, false).await?;
-    let chain = chain.run(rig, flows::EVENTS).await?;
-    ensure!(chain.fate.is_whole(), "the chain: {:?}", chain.fate);
-    summary["flow_executions_per_s"] = json!(chain.per_s().round());
-    Ok(())
 }
 
 /// A part that could not be measured is told, and takes no other along.

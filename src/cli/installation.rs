@@ -261,4 +261,7 @@ fn show(json: bool, it: &Value) {
         ("endpoint", "/url"),
     ];
     print::record(json, it, &fields);
+    if let (false, Some(text)) = (json, it["instructions"].as_str()) {
+        print::line(format!("\n{}", print::harmless(text.trim())));
+    }
 }

@@ -74,7 +74,7 @@ pub async fn from_registry(
     app: &str,
     version: Option<&str>,
 ) -> Result<Option<Value>, Failure> {
-    // Only an admin's key sees them, and what it does not see is not there.
+    // What a key without the scope does not see is not there for it.
     let (200, registries) = admin.answer("GET", "/api/v1/registries", None).await? else {
         return Ok(None);
     };

@@ -10,13 +10,17 @@ use crate::cli::{LookUp, print};
 pub enum Key {
     /// Make an API key, which is shown this once.
     ///
-    /// Example: sluice key create ci --project billing
+    /// Example: sluice key create ci --project billing --scope api --scope flows:edit
     Create {
         /// What it is for.
         name: String,
         /// A project it may use, by id or name; repeat it for more. Without any it may use all.
         #[arg(long = "project", value_name = "PROJECT")]
         projects: Vec<String>,
+        /// A part of the API it is good for: api, apps:view, apps:admin, flows:edit or
+        /// org:admin; repeat it for more. Without any it has those of the key that makes it.
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
         /// When it stops working: a time such as 2027-01-01T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires: Option<jiff::Timestamp>,
@@ -50,6 +54,7 @@ impl Key {
             Self::Create {
                 name,
                 projects,
+                scopes,
                 expires,
                 json,
             } => {
@@ -60,10 +65,15 @@ impl Key {
                 let body = object(&[
                     ("name", Some(json!(name))),
                     ("projects", (!ids.is_empty()).then(|| json!(ids))),
+                    ("scopes", (!scopes.is_empty()).then(|| json!(scopes))),
                     ("expires", expires.map(|at| json!(at.as_millisecond()))),
                 ]);
                 let key = admin.post("/api/v1/keys", &body).await?;
-                print::record(json, &key, &[("id", "/id"), ("key", "/key")]);
+                print::record(
+                    json,
+                    &key,
+                    &[("id", "/id"), ("key", "/key"), ("scopes", "/scopes")],
+                );
             }
             Self::List { json } => {
                 let keys = admin.get("/api/v1/keys").await?;
@@ -71,6 +81,7 @@ impl Key {
                     ("ID", "/id"),
                     ("NAME", "/name"),
                     ("PROJECTS", "/projects"),
+                    ("SCOPES", "/scopes"),
                     ("EXPIRES (ms since 1970)", "/expires_ms"),
                 ];
                 print::list(json, &keys, &columns);

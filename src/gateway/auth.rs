@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::line::Holder;
-use crate::gateway::oauth::scopes::Scopes;
+use crate::gateway::scopes::{Means, Scopes};
 use crate::gateway::secrets::{self, ACCESS_TOKEN_PREFIX, API_KEY_PREFIX, CREDENTIAL_BYTES_MAX};
 use crate::store::apps::Version;
 use crate::store::directory::ApiKey;
@@ -19,11 +19,13 @@ use crate::telemetry::now_ms;
 pub struct Caller {
     /// The key's id, for logs.
     pub key: String,
-    scope: Scope,
+    /// Those of the key. A login's own are fewer, and looked at before there is a caller.
+    pub scopes: Scopes,
+    reach: Reach,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Scope {
+enum Reach {
     Admin,
     Projects(BTreeSet<String>),
     /// The agent of one pool: it sees that pool's jobs and nothing else.
@@ -40,6 +42,7 @@ pub struct JobCaller {
 // === impl Caller ===
 
 impl Caller {
+    /// Whose key it is, whatever its scopes.
     pub fn check(gateway: &Gateway, credential: Option<&str>) -> Result<Self, ApiError> {
         let credential = credential.ok_or_else(|| {
             ApiError::new(401, "no API key: send `Authorization: Bearer sfapi_…`")
@@ -57,8 +60,8 @@ impl Caller {
         Self::of_key(key)
     }
 
-    /// Whoever may make this request: by an API key, or by a login's access token
-    /// within its scopes.
+    /// Whoever may make this request: by an API key within its scopes, or by a
+    /// login's access token within its own and the key's.
     pub async fn of(
         gateway: &Gateway,
         credential: Option<&str>,
@@ -67,7 +70,9 @@ impl Caller {
     ) -> Result<Self, ApiError> {
         let is_access = |token: &&str| token.starts_with(ACCESS_TOKEN_PREFIX);
         let Some(token) = credential.filter(is_access) else {
-            return Self::check(gateway, credential);
+            let caller = Self::check(gateway, credential)?;
+            caller.within(Means::Key, &caller.scopes, method, path)?;
+            return Ok(caller);
         };
         let unknown = || ApiError::new(401, "this access token is not known, or its login is over");
         if token.len() > CREDENTIAL_BYTES_MAX {
@@ -81,9 +86,21 @@ impl Caller {
         }
         let key = gateway.directory.key_of_id(&login.api_key);
         let caller = Self::of_key(key.ok_or_else(unknown)?)?;
-        let scopes = Scopes::parse(&login.scopes).map_err(ApiError::internal)?;
-        scopes.allow(method, path).map_err(ApiError::forbidden)?;
+        let scopes = Scopes::of_login(&login.scopes).map_err(ApiError::internal)?;
+        caller.within(Means::Login, &scopes, method, path)?;
+        caller.within(Means::Key, &caller.scopes, method, path)?;
         Ok(caller)
+    }
+
+    fn within(
+        &self,
+        means: Means,
+        scopes: &Scopes,
+        method: &str,
+        path: &[&str],
+    ) -> Result<(), ApiError> {
+        let allowed = scopes.allow(means, method, path);
+        allowed.map_err(ApiError::forbidden)
     }
 
     fn of_key(key: ApiKey) -> Result<Self, ApiError> {
@@ -93,20 +110,30 @@ impl Caller {
                 format!("API key `{}` has expired", key.name),
             ));
         }
+        let scopes = match &key.scopes {
+            None => Scopes::all(),
+            Some(words) => {
+                Scopes::of_key(words.split_ascii_whitespace()).map_err(ApiError::internal)?
+            }
+        };
         Ok(Self {
             key: key.id,
-            scope: match key.projects {
-                None => Scope::Admin,
-                Some(projects) => Scope::Projects(projects.into_iter().collect()),
+            scopes,
+            reach: match key.projects {
+                None => Reach::Admin,
+                Some(projects) => Reach::Projects(projects.into_iter().collect()),
             },
         })
     }
 
-    /// Whoever may look at one pool's jobs: its agent, by the pool's token, or an admin key.
+    /// Whoever may look at one pool's jobs: its agent, by the pool's token, or an
+    /// admin key within its scopes.
     pub fn of_pool(
         gateway: &Gateway,
         pool: &str,
         credential: Option<&str>,
+        method: &str,
+        path: &[&str],
     ) -> Result<Self, ApiError> {
         let credential = credential
             .filter(|credential| credential.len() <= CREDENTIAL_BYTES_MAX)
@@ -115,7 +142,9 @@ impl Caller {
                 ApiError::new(401, sentence)
             })?;
         if credential.starts_with(API_KEY_PREFIX) {
-            Self::check(gateway, Some(credential))?.admin()?;
+            let caller = Self::check(gateway, Some(credential))?;
+            caller.within(Means::Key, &caller.scopes, method, path)?;
+            caller.admin()?;
             if gateway.directory.pool(pool).is_none() {
                 return Err(ApiError::not_found(format!("agent pool {pool}")));
             }
@@ -127,15 +156,17 @@ impl Caller {
         }
         Ok(Self {
             key: format!("pool {pool}"),
-            scope: Scope::Pool(pool.to_owned()),
+            // Its reach says all: the pool's own routes are the only ones it gets to.
+            scopes: Scopes::all(),
+            reach: Reach::Pool(pool.to_owned()),
         })
     }
 
     /// For what concerns the whole organization.
     pub fn admin(&self) -> Result<(), ApiError> {
-        match self.scope {
-            Scope::Admin => Ok(()),
-            Scope::Projects(_) | Scope::Pool(_) => Err(ApiError::forbidden(
+        match self.reach {
+            Reach::Admin => Ok(()),
+            Reach::Projects(_) | Reach::Pool(_) => Err(ApiError::forbidden(
                 "this API key is limited to some projects; this needs an admin key",
             )),
         }
@@ -176,35 +207,35 @@ impl Caller {
     }
 
     pub fn sees(&self, project: &str) -> bool {
-        match &self.scope {
-            Scope::Admin => true,
-            Scope::Projects(projects) => projects.contains(project),
-            Scope::Pool(_) => false,
+        match &self.reach {
+            Reach::Admin => true,
+            Reach::Projects(projects) => projects.contains(project),
+            Reach::Pool(_) => false,
         }
     }
 
     /// For one job, which belongs to a project and waits in a pool.
     pub fn job(&self, spec: &Spec) -> Result<(), ApiError> {
-        match &self.scope {
-            Scope::Pool(pool) if *pool == spec.pool => Ok(()),
-            Scope::Pool(_) => Err(ApiError::not_found(format!("job {} of this pool", spec.id))),
-            Scope::Admin | Scope::Projects(_) => self.project(&spec.project),
+        match &self.reach {
+            Reach::Pool(pool) if *pool == spec.pool => Ok(()),
+            Reach::Pool(_) => Err(ApiError::not_found(format!("job {} of this pool", spec.id))),
+            Reach::Admin | Reach::Projects(_) => self.project(&spec.project),
         }
     }
 
     /// The pool this caller is limited to, if it is a pool's agent.
     pub fn pool(&self) -> Option<&str> {
-        match &self.scope {
-            Scope::Pool(pool) => Some(pool),
-            Scope::Admin | Scope::Projects(_) => None,
+        match &self.reach {
+            Reach::Pool(pool) => Some(pool),
+            Reach::Admin | Reach::Projects(_) => None,
         }
     }
 
     /// The projects the key is limited to; `None` for all.
     pub fn projects(&self) -> Option<Vec<String>> {
-        match &self.scope {
-            Scope::Admin | Scope::Pool(_) => None,
-            Scope::Projects(projects) => Some(projects.iter().cloned().collect()),
+        match &self.reach {
+            Reach::Admin | Reach::Pool(_) => None,
+            Reach::Projects(projects) => Some(projects.iter().cloned().collect()),
         }
     }
 }

@@ -23,6 +23,16 @@ pub struct Directory {
     rows: RwLock<Rows>,
 }
 
+/// What a new API key is good for; by default everything, for ever.
+#[derive(Debug, Clone, Default)]
+pub struct Grant {
+    /// `None`: all projects.
+    pub projects: Option<Vec<String>>,
+    /// Words with spaces between; `None`: all scopes.
+    pub scopes: Option<String>,
+    pub expires_ms: Option<u64>,
+}
+
 /// Why a pool's token does not open a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenRefusal {
@@ -232,16 +242,9 @@ impl Directory {
     }
 
     /// Makes an API key; the key itself is told here and never again.
-    pub async fn add_key(
-        &self,
-        name: &str,
-        projects: Option<Vec<String>>,
-        expires_ms: Option<u64>,
-    ) -> anyhow::Result<(ApiKey, String)> {
+    pub async fn add_key(&self, name: &str, grant: Grant) -> anyhow::Result<(ApiKey, String)> {
         let credential = secrets::api_key()?;
-        let key = self
-            .add_known_key(name, &credential, projects, expires_ms)
-            .await?;
+        let key = self.add_known_key(name, grant, &credential).await?;
         Ok((key, credential))
     }
 
@@ -249,16 +252,16 @@ impl Directory {
     pub async fn add_known_key(
         &self,
         name: &str,
+        grant: Grant,
         credential: &str,
-        projects: Option<Vec<String>>,
-        expires_ms: Option<u64>,
     ) -> anyhow::Result<ApiKey> {
         let key = ApiKey {
             id: new_id(),
             name: name.to_owned(),
             hash: secrets::hash(credential),
-            projects,
-            expires_ms,
+            projects: grant.projects,
+            scopes: grant.scopes,
+            expires_ms: grant.expires_ms,
             created_us: now_us(),
         };
         self.store.create_key(key.clone()).await?;

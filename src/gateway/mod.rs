@@ -32,6 +32,7 @@ mod line;
 mod oauth;
 mod pool_api;
 mod registries;
+mod scopes;
 mod sealing;
 mod secrets;
 mod semver;
@@ -53,7 +54,7 @@ use serde_json::json;
 use crate::config::GatewayConfig;
 use crate::gateway::addresses::Addresses;
 use crate::gateway::bundles::Bundles;
-use crate::gateway::directory::Directory;
+use crate::gateway::directory::{Directory, Grant};
 use crate::gateway::disk::Disk;
 use crate::gateway::engine::run::{Engine, REQUEST_BUNDLE};
 use crate::gateway::http::Server;
@@ -369,7 +370,7 @@ async fn first_admin_key(directory: &Directory, path: &Path) -> anyhow::Result<(
     let credential = secrets::api_key()?;
     secrets::write_private(path, &format!("{credential}\n"))?;
     directory
-        .add_known_key("first admin key", &credential, None, None)
+        .add_known_key("first admin key", Grant::default(), &credential)
         .await?;
     tracing::info!(path = %path.display(), "The first admin key is in this file");
     Ok(())

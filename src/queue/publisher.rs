@@ -30,7 +30,7 @@ impl Link {
             Priority::Normal => &names.jobs,
             Priority::High => &names.jobs_high,
         };
-        let (properties, headers) = message::of_job(job, 0, received_us, now_s());
+        let (properties, headers) = message::of_job(job, 0, received_us, now_us());
         let body = encoded(job)?;
         self.inner
             .publish(queue, properties.with_headers(headers), &body)
@@ -76,7 +76,7 @@ impl Link {
         deliveries: u32,
         received_us: u64,
     ) -> Result<(), Error> {
-        let (properties, headers) = message::of_job(job, deliveries, received_us, now_s());
+        let (properties, headers) = message::of_job(job, deliveries, received_us, now_us());
         let body = encoded(job)?;
         let names = &self.inner.names;
         let queue = match job.priority {

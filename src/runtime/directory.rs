@@ -6,6 +6,7 @@
 //!   AGENT-N/             one worker's, readable by its user alone
 //!     host.json          what the host can enforce, for the worker that follows a killed one
 //!     RANDOM/
+//!       first            the container's first process, to be ended without Podman
 //!       log              the container's standard error, bounded
 //!       run/             mounted read-only at /sluice/run
 //!         harness.sock
@@ -36,6 +37,9 @@ pub(super) const BUNDLE_NAME: &str = "app.mjs";
 
 /// What is known of the host, in a worker's directory.
 const HOST_NAME: &str = "host.json";
+
+/// Who the container's first process is, in a runtime's directory.
+const FIRST_NAME: &str = "first";
 
 /// Certificate authorities for apps, below the harness directory; there if the agent has some.
 pub(super) const ROOTS_NAME: &str = "roots.pem";
@@ -122,6 +126,73 @@ pub(super) async fn recall_host(owner_dir: &Path) -> Option<Host> {
         (Some(known.boot) == boot()).then_some(known.host)
     })
     .await
+}
+
+/// The first process of a container.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum First {
+    /// It is not visible from here.
+    Unseen,
+    /// Told apart from a later one of the same number by when it was born.
+    Process { pid: i32, born: String },
+}
+
+/// Writes down who a container's first process is, before anybody talks to it.
+pub(super) async fn write_first(directory: &Path, pid: Option<i32>) -> Result<(), Error> {
+    let path = directory.join(FIRST_NAME);
+    unblock(move || {
+        let process = pid.and_then(|pid| Some((pid, born(pid)?)));
+        let first = process.map_or(First::Unseen, |(pid, born)| First::Process { pid, born });
+        let written = serde_json::to_vec(&first)
+            .map_err(io::Error::from)
+            .and_then(|text| fs::write(&path, text));
+        written.map_err(|source| files_error("a runtime could not be noted at", &path, source))
+    })
+    .await
+}
+
+/// The first processes of all containers that had one written down.
+pub(super) async fn firsts(owner_dir: &Path) -> Vec<(PathBuf, First)> {
+    let owner_dir = owner_dir.to_owned();
+    unblock(move || {
+        let entries = fs::read_dir(owner_dir).into_iter().flatten().flatten();
+        let read = entries.filter_map(|entry| {
+            let text = fs::read(entry.path().join(FIRST_NAME)).ok()?;
+            // What was cut short by a full disk tells nobody.
+            let first = serde_json::from_slice(&text).unwrap_or(First::Unseen);
+            Some((entry.path(), first))
+        });
+        read.collect()
+    })
+    .await
+}
+
+/// When a process began, as the kernel counts it since this boot.
+pub(super) fn born(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let started = stat_field(&stat, STAT_START)?;
+    Some(format!("{started} {}", boot()?.trim()))
+}
+
+/// Whether it still runs: one that is dead and not yet buried does not.
+pub(super) fn runs(pid: i32, birth: &str) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let dead = matches!(stat_field(&stat, STAT_STATE), Some("Z" | "X"))
+        && stat_field(&stat, STAT_THREADS).is_none_or(|threads| threads == "0" || threads == "1");
+    !dead && born(pid).as_deref() == Some(birth)
+}
+
+/// Fields of `/proc/PID/stat` behind the name.
+const STAT_STATE: usize = 0;
+const STAT_THREADS: usize = 17;
+const STAT_START: usize = 19;
+
+fn stat_field(stat: &str, number: usize) -> Option<&str> {
+    // The name in parentheses may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(number)
 }
 
 /// Makes a runtime's directory and listens on its socket.

@@ -54,8 +54,8 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 /// How long a start waits for the first look at the engine and the sweep.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(10);
 
-/// How long a worker that follows a killed one waits for Podman to be through
-/// with that one's containers, before it starts its own beside that.
+/// How long a worker that follows a killed one waits for Podman to remove that
+/// one's containers, which have ended, before it starts its own beside that.
 const SWEEP_MAX: Duration = Duration::from_secs(1);
 
 const TICK: Duration = Duration::from_millis(100);
@@ -84,7 +84,7 @@ enum Done {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
     Whole,
-    /// Their directories and sockets are gone; the containers go with the next list.
+    /// Processes, directories and sockets are gone; the records go with the next list.
     Begun,
 }
 

@@ -37,6 +37,7 @@ pub(super) async fn launch<R: Runtime>(
     // applied; no user code is there before the Load.
     let closed = async {
         let pid = runtime.process(&spec.name).await?;
+        directory::write_first(&directory.path, pid).await?;
         if let Some(pid) = pid {
             let sandbox = spec.sandbox;
             unblock(move || apart(pid, sandbox)).await?;

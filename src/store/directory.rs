@@ -41,6 +41,8 @@ pub struct ApiKey {
     pub hash: String,
     /// `None`: an admin key.
     pub projects: Option<Vec<String>>,
+    /// Words with spaces between; `None`: all there are.
+    pub scopes: Option<String>,
     pub expires_ms: Option<u64>,
     pub created_us: u64,
 }
@@ -94,17 +96,18 @@ impl Store {
         for row in rows("SELECT pool, project FROM exposures").await? {
             all.exposures.push((row.try_get(0)?, row.try_get(1)?));
         }
-        let keys = "SELECT id, name, hash, projects, expires_ms, created_us FROM api_keys";
+        let keys = "SELECT id, name, hash, projects, scopes, expires_ms, created_us FROM api_keys";
         for row in rows(keys).await? {
-            let projects: Option<String> = row.try_get(3)?;
+            let projects: Option<String> = row.try_get("projects")?;
             all.keys.push(ApiKey {
-                id: row.try_get(0)?,
-                name: row.try_get(1)?,
-                hash: row.try_get(2)?,
+                id: row.try_get("id")?,
+                name: row.try_get("name")?,
+                hash: row.try_get("hash")?,
                 // A list that cannot be read opens nothing rather than everything.
                 projects: projects.map(|json| serde_json::from_str(&json).unwrap_or_default()),
-                expires_ms: row.try_get::<Option<i64>, _>(4)?.map(uint),
-                created_us: uint(row.try_get(5)?),
+                scopes: row.try_get("scopes")?,
+                expires_ms: row.try_get::<Option<i64>, _>("expires_ms")?.map(uint),
+                created_us: uint(row.try_get("created_us")?),
             });
         }
         Ok(all)
@@ -270,13 +273,14 @@ impl Store {
                     .projects
                     .map(|ids| serde_json::Value::from(ids).to_string());
                 sqlx::query(
-                    "INSERT INTO api_keys (id, name, hash, projects, expires_ms, created_us) \
-                     VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO api_keys (id, name, hash, projects, scopes, expires_ms, created_us) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?)",
                 )
                 .bind(key.id)
                 .bind(key.name)
                 .bind(key.hash)
                 .bind(projects)
+                .bind(key.scopes)
                 .bind(key.expires_ms.map(int))
                 .bind(int(key.created_us))
                 .execute(c)

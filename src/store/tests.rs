@@ -18,6 +18,33 @@ struct Open {
     tasks: Tasks,
 }
 
+#[async_std::test]
+async fn keys_from_before_there_were_scopes_keep_everything() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("store.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options)
+        .await
+        .expect("a database");
+    let mut before = sqlx::migrate!("src/store/migrations");
+    before.migrations.to_mut().retain(|it| it.version < 33);
+    before.run(&mut connection).await.expect("migrated");
+    let old = "INSERT INTO api_keys (id, name, hash, projects, created_us) \
+               VALUES ('k', 'old', 'h', '[\"p\"]', 1)";
+    sqlx::query(old)
+        .execute(&mut connection)
+        .await
+        .expect("inserted");
+    connection.close().await.expect("closed");
+    let open = Open::at(&path).await;
+    let keys = open.store.directory().await.expect("read").keys;
+    assert_eq!((keys[0].name.as_str(), &keys[0].scopes), ("old", &None));
+    assert_eq!(keys[0].projects, Some(vec!["p".to_owned()]));
+    open.close().await;
+}
+
 impl Open {
     async fn at(path: &std::path::Path) -> Self {
         let (store, writer) = Store::open(path).await.expect("opened");

@@ -15,12 +15,12 @@ use sluice_proto::report::{Body, Cause, Failure, Hops, RuntimeUse};
 
 use crate::api_client::ApiClient;
 use crate::limit;
+use crate::redaction::Redactor;
 use crate::runtime::invocation::{Ended, Running, Said};
 use crate::telemetry::now_us;
 use crate::worker::asking::{Asked, Came};
 use crate::worker::job_runner::{Again, Desk, End, Ran, asked, judged};
 use crate::worker::log_streamer::{Budget, LogStreamer};
-use crate::worker::redaction::Redactor;
 
 /// A job that ends sooner needs no `Started` of its own: it would be one more
 /// message to the broker, the bridge and the store for something that is over

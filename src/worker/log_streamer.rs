@@ -13,7 +13,7 @@ use sluice_proto::report::{
     LOG_JOB_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_REPORT_BYTES_MAX, Level, LogLine,
 };
 
-use crate::worker::redaction::Redactor;
+use crate::redaction::Redactor;
 
 /// How long a line may wait for company: a person who watches a log sees it as
 /// immediate, and a chatty job costs five messages a second.

@@ -19,7 +19,7 @@
 //! | `consumer` | one link after the other, and what comes in by each |
 //! | `office` | one job from its delivery to its settlement |
 //! | `job_runner`, `conversation`, `log_streamer` | one job in one runtime, without a broker |
-//! | `table`, `memory`, `verdict`, `redaction` | the policy, pure |
+//! | `table`, `memory`, `verdict` | the policy, pure |
 //! | `posture`, `sights` | where the worker stands, its presence, and what it tells of its jobs |
 //! | `links`, `watch` | the link there is now; a value others wait for |
 
@@ -30,7 +30,6 @@ mod asking;
 mod conversation;
 mod job_runner;
 mod log_streamer;
-mod redaction;
 
 mod memory;
 pub mod table;

@@ -45,6 +45,12 @@ fn signature(body: &[u8]) -> String {
 async fn a_signed_request_reaches_every_block_that_asked_for_its_kind() {
     let house = House::enter().await;
     let app = installed(&house).await;
+    let told = app.shown().await["instructions"].clone();
+    let told = told.as_str().expect("a text");
+    assert!(
+        told.contains(&format!("<copyable>{}/webhook", app.url)),
+        "{told}"
+    );
     let flow = app.flow(BLOCKS).await;
     // Spaces, a line break and a character beyond ASCII: exactly these bytes are signed.
     let body = "{ \"ref\" : \"refs/heads/größe\",\n \"size\": 1 }".as_bytes();

@@ -431,6 +431,7 @@ async fn a_login_may_do_what_its_key_and_its_scopes_may() {
         status(&fixture, &viewer.access, "GET", "/api/v1/flows").await,
         403
     );
+    a_login_gets_no_scope_that_its_key_lacks(&fixture, &client).await;
     // Not even all scopes of an admin's key make or show keys.
     let all = login(&fixture, &client, &fixture.key, SCOPES).await;
     for (method, path) in [
@@ -466,4 +467,22 @@ async fn a_login_may_do_what_its_key_and_its_scopes_may() {
         200
     );
     assert_eq!(fixture.stop().await, 0);
+}
+
+/// Scopes that the key lacks are not granted, and none at all is no login.
+async fn a_login_gets_no_scope_that_its_key_lacks(fixture: &Fixture, client: &str) {
+    let body = json!({"name": "scoped", "scopes": ["api", "apps:view"]});
+    let scoped = text(&fixture.post("/api/v1/keys", &body).await["key"]);
+    let granted = code(fixture, client, &scoped, "api flows:edit").await;
+    let (_, reply) = redeem(fixture, client, &granted, VERIFIER).await;
+    assert_eq!(reply["scope"], "api");
+    let opened = open(fixture, &request(client, REDIRECT, "flows:edit")).await;
+    let fields = [
+        ("request", opened.sealed.as_str()),
+        ("answer", "yes"),
+        ("key", &scoped),
+    ];
+    let told = answer(fixture, &opened.cookie, &fields).await;
+    let page = String::from_utf8_lossy(&told.body).into_owned();
+    assert!(page.contains("has none of the scopes"), "{page}");
 }

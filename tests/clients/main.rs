@@ -17,6 +17,7 @@ mod login;
 )]
 mod people;
 mod provider;
+mod scopes;
 #[path = "../engine/worker.rs"]
 #[allow(
     dead_code,

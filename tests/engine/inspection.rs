@@ -30,7 +30,13 @@ fn script() -> Script {
         Kind::Sync => vec![Do::Return(json!({
             "newStatus": "ready", "signalUpdates": {"key": "k3y", "level": 7},
         }))],
-        Kind::Event => vec![Do::Call("events.emit", json!([{"n": 1}]))],
+        Kind::Event => vec![
+            Do::Call("events.emit", json!([{"n": 1}])),
+            Do::Call(
+                "kv.block.set",
+                json!([{"key": "k", "value": {"header": "Bearer s3cret"}}]),
+            ),
+        ],
         _ => vec![],
     })
 }
@@ -58,7 +64,9 @@ async fn sensitive_values_are_masked_for_whoever_looks() {
     let shown = status(&fixture, &path, "ready").await;
     assert_eq!(shown["config"], json!({"token": MASK, "host": "\"h\""}));
     assert_eq!(shown["signals"], json!({"key": MASK, "level": 7}));
-    let text = definition(&app.installation);
+    let text = definition(&app.installation)
+        + "  - name: Watch\n    type:\n      coreBlock: condition\n    inputs:\n      \
+           default:\n        config:\n          condition: !expr secrets.TOKEN\n";
     let flow = flow(&fixture, "f", &text).await;
     let blocks = fixture.get(&format!("/api/v1/flows/{flow}/blocks")).await;
     let path = format!(
@@ -80,21 +88,13 @@ async fn sensitive_values_are_masked_for_whoever_looks() {
     let input = json!({"token": "s3cret", "host": "k3y"});
     assert_eq!(given["event"]["inputConfig"], input);
 
-    // No job of the engine says it either.
-    let jobs = fixture.get("/api/v1/jobs?limit=100").await;
-    let jobs = jobs["jobs"].as_array().expect("a list").clone();
-    let (mut evaluated, mut synced) = (0, 0);
-    for job in jobs {
-        let path = format!("/api/v1/jobs/{}", job["id"].as_str().expect("an id"));
-        for path in [path.clone(), format!("{path}?wait=5")] {
-            let shown = fixture.get(&path).await;
-            let result = &shown["outcome"]["result"];
-            evaluated += usize::from(result["token"] == MASK);
-            synced += usize::from(result["signalUpdates"] == json!({"key": MASK, "level": 7}));
-            assert!(!shown.to_string().contains("s3cret"), "{shown}");
-        }
-    }
-    assert_eq!((evaluated, synced), (4, 4));
+    // A secret in a field that no app marks, and that does not fit it either.
+    let event = trigger(&fixture, &flow, "Watch", json!({})).await;
+    quiet(&fixture, &flow).await;
+    let event = fixture.get(&format!("/api/v1/events/{event}")).await;
+    let error = "`condition`: expected a boolean, found a string";
+    assert_eq!(event["deliveries"][0]["error"], error, "{event}");
+    no_job_says_it(&fixture).await;
 
     // Definitions keep what is written in them.
     let exported = json!({"flowId": flow});
@@ -112,6 +112,28 @@ async fn sensitive_values_are_masked_for_whoever_looks() {
         json!([])
     );
     assert_eq!(fixture.stop().await, 0);
+}
+
+/// No job of the engine shows the secret, in its outcome or its calls.
+async fn no_job_says_it(fixture: &Fixture) {
+    let jobs = fixture.get("/api/v1/jobs?limit=100").await;
+    let jobs = jobs["jobs"].as_array().expect("a list").clone();
+    let (mut evaluated, mut synced, mut called, mut watched) = (0, 0, 0, 0);
+    for job in jobs {
+        let path = format!("/api/v1/jobs/{}", job["id"].as_str().expect("an id"));
+        for path in [path.clone(), format!("{path}?wait=5")] {
+            let shown = fixture.get(&path).await;
+            let result = &shown["outcome"]["result"];
+            watched += usize::from(result["condition"] == MASK);
+            evaluated += usize::from(result["token"] == MASK);
+            synced += usize::from(result["signalUpdates"] == json!({"key": MASK, "level": 7}));
+            assert!(!shown.to_string().contains("s3cret"), "{shown}");
+        }
+        let calls = fixture.get(&format!("{path}/calls")).await;
+        assert!(!calls.to_string().contains("s3cret"), "{calls}");
+        called += usize::from(calls[1]["args"][0]["value"]["header"] == "Bearer [redacted]");
+    }
+    assert_eq!((evaluated, synced, called, watched), (4, 4, 1, 2));
 }
 
 #[async_std::test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_std::io::{ReadExt, WriteExt};
+use async_std::net::TcpStream;
 use serde_json::json;
 
 use crate::fixture::Fixture;
@@ -15,6 +17,60 @@ const FLOOD_MAX: Duration = Duration::from_secs(120);
 /// A definition with one block that is given as YAML.
 fn with(installation: &str, blocks: &str) -> String {
     format!("appInstallations: {{test: {{id: {installation}}}}}\nblocks:\n{blocks}")
+}
+
+/// Another event of the same flow is taken and done.
+async fn goes_on(fixture: &Fixture, flow: &str, block: &str) {
+    let event = trigger(fixture, flow, block, json!({"again": true})).await;
+    let events = quiet(fixture, flow).await;
+    let event = events.iter().find(|it| it["id"] == event.as_str());
+    let event = event.expect("the event");
+    assert_eq!(event["deliveries"][0]["state"], "done", "{event}");
+}
+
+#[async_std::test]
+async fn a_client_that_never_finishes_its_body_holds_nobody_up() {
+    let fixture = Fixture::start().await;
+    let definition = "blocks:\n\
+         - name: In\n\
+         \x20 type: {coreBlock: httpEndpoint}\n\
+         \x20 config: {path: /orders, methods: [POST]}\n\
+         \x20 inputs: {respond: {links: [{block: Pass, output: default}], config: {statusCode: 202}}}\n\
+         - name: Pass\n\
+         \x20 type: {coreBlock: transform}\n\
+         \x20 inputs: {default: {links: [{block: In, output: default}]}}\n";
+    let _worker = Worker::start(&fixture, schema(), script()).await;
+    let flow = flow(&fixture, "f", definition).await;
+    let path = format!("/endpoints/{flow}/orders");
+    // As many as an app's callers may have open, each with half a body.
+    let mut half = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(&fixture.http).await.expect("it listens");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: g\r\nconnection: close\r\ncontent-length: 1000\r\n\r\nhalf"
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        half.push(stream);
+    }
+    let mut client = fixture.client().await;
+    let answer = client.request("POST", &path, "none", b"whole").await;
+    assert_eq!(answer.status, 202);
+    // One that hangs up instead is told why, and leaves no event.
+    let mut one = half.pop().expect("a stream");
+    one.shutdown(std::net::Shutdown::Write)
+        .expect("half closed");
+    let mut said = String::new();
+    one.read_to_string(&mut said).await.expect("an answer");
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    assert!(said.contains("the body could not be read"), "{said}");
+    goes_on(&fixture, &flow, "Pass").await;
+    let events = quiet(&fixture, &flow).await;
+    let entered = events
+        .iter()
+        .filter(|it| it["parent"].is_null() && it["body"]["method"] == "POST");
+    assert_eq!(entered.count(), 1, "{events:#?}");
+    drop(half);
+    assert_eq!(fixture.stop().await, 0);
 }
 
 #[async_std::test]
@@ -62,6 +118,7 @@ async fn a_definition_that_does_not_fit_changes_nothing() {
         .post(&format!("{path}/plan"), &json!({"definition": before}))
         .await;
     assert_eq!(plan["operations"], json!([]));
+    goes_on(&fixture, &flow, "A").await;
     assert_eq!(fixture.stop().await, 0);
 }
 
@@ -100,6 +157,7 @@ async fn an_event_that_does_not_fit_fails_by_itself() {
             .is_some_and(|error| error.contains("more than 1048576")),
         "{reply}"
     );
+    goes_on(&fixture, &flow, "A").await;
     assert_eq!(fixture.stop().await, 0);
 }
 
@@ -159,6 +217,7 @@ async fn calls_that_do_not_fit_are_refused() {
     assert_eq!(events.len(), 2, "{events:#?}");
     assert_eq!(events[0]["deliveries"][0]["state"], "done", "{events:#?}");
     assert_eq!(worker.answers().len(), 2);
+    goes_on(&fixture, &flow, "A").await;
     assert_eq!(fixture.stop().await, 0);
 }
 

@@ -9,3 +9,5 @@ mod rate;
 mod registries;
 mod secrets;
 mod sessions;
+#[path = "../support/site.rs"]
+mod site;

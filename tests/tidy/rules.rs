@@ -11,6 +11,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("egress", BASE),
     ("limit", BASE),
     ("pause", BASE),
+    ("redaction", BASE),
     ("shutdown", BASE),
     ("telemetry", BASE),
     // The doors.
@@ -41,6 +42,7 @@ pub const BASE: &[&str] = &[
     "egress",
     "limit",
     "pause",
+    "redaction",
     "shutdown",
     "telemetry",
 ];

@@ -6,7 +6,8 @@
 //!
 //! Every step is an app's block in a real container whose handler emits once.
 //! What counts beside the rate is custody: each event is delivered once, and
-//! none is missing, also when the gateway was killed on the way.
+//! none is missing. So it is done twice: undisturbed, and with the gateway
+//! killed half way and started again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ const WARM_UP_EVENTS: u32 = 20;
 const DONE_MAX: Duration = Duration::from_secs(300);
 /// How often the flow is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The same while the moment matters at which it goes on.
+const LOOK_CLOSELY: Duration = Duration::from_millis(20);
 /// Events in one look.
 const PAGE: usize = 500;
 
@@ -43,9 +46,10 @@ const APP: &str = "import { defineApp, events } from \"@slflows/sdk/v1\";\n\
     const step = { inputs: { default: input }, outputs: { default: { possiblePrimaryParents: [\"default\"] } } };\n\
     export const app = defineApp({ name: \"Chain\", autoconfirm: true, blocks: { step } });\n";
 
-/// Send events through a chain of blocks, and see that each arrives once.
+/// Send events through a chain of blocks, and see that each arrives once: first
+/// undisturbed, then with the gateway killed half way.
 ///
-/// Example: sluice bench flows --kill
+/// Example: sluice bench flows
 #[derive(Debug, clap::Args)]
 pub struct Flows {
     /// Print one summary object as the last line of standard output.
@@ -63,13 +67,12 @@ pub struct Flows {
     /// Give every block a config that refers to the event before it.
     #[arg(long)]
     expressions: bool,
-    /// Kill the gateway in the middle, and start it again.
-    #[arg(long)]
-    kill: bool,
 }
 
 /// A flow of blocks one behind the other.
 pub struct Chain {
+    project: String,
+    definition: String,
     flow: String,
     blocks: u32,
 }
@@ -80,6 +83,34 @@ pub struct Run {
     pub executions: u64,
     pub seconds: f64,
     pub cpu_ms: BTreeMap<String, f64>,
+}
+
+/// What a run gave in which the gateway was killed.
+pub struct Killed {
+    pub run: Run,
+    /// From the kill to the first delivery that ended after it, in seconds.
+    pub recovery_s: f64,
+}
+
+/// Both runs as a part of the whole measurement.
+pub async fn measure(
+    rig: &mut Rig,
+    project: &str,
+    pool: &str,
+    summary: &mut Value,
+) -> anyhow::Result<()> {
+    let chain = Chain::make(rig, project, pool, BLOCKS, false).await?;
+    let run = chain.run(rig, EVENTS).await?;
+    ensure!(run.fate.is_whole(), "the chain: {:?}", run.fate);
+    summary["flow_executions_per_s"] = json!(run.per_s().round());
+    let killed = chain.run_killed(rig, EVENTS).await?;
+    summary["flow_killed"] = killed.to_json();
+    let fate = killed.run.fate;
+    ensure!(
+        fate.is_whole(),
+        "the chain with the gateway killed: {fate:?}"
+    );
+    Ok(())
 }
 
 // === impl Flows ===
@@ -103,39 +134,24 @@ impl Flows {
         let project = project["id"].as_str().unwrap_or_default().to_owned();
         rig.start_agent(&pool).await?;
         let chain = Chain::make(rig, &project, &pool.id, self.blocks, self.expressions).await?;
-        let run = if self.kill {
-            self.with_a_kill(rig, &chain).await?
-        } else {
-            chain.run(rig, self.events).await?
-        };
+        let run = chain.run(rig, self.events).await?;
+        let killed = chain.run_killed(rig, self.events).await?;
         Ok(json!({
-            "ok": run.fate.is_whole(),
+            "ok": run.fate.is_whole() && killed.run.fate.is_whole(),
             "load_average": load,
             "events": self.events,
             "blocks": self.blocks,
             "workers": self.workers,
             "expressions": self.expressions,
-            "gateway_killed": self.kill,
             "executions": run.executions,
-            "seconds": (run.seconds * 100.0).round() / 100.0,
+            "seconds": rounded(run.seconds),
             "executions_per_s": run.per_s().round(),
             "lost": run.fate.lost,
-            "twice": run.fate.twice,
+            "repeated": run.fate.twice,
             "failed": run.fate.failed,
             "cpu_ms_per_execution": run.cpu_ms_per_execution(),
+            "killed": killed.to_json(),
         }))
-    }
-
-    async fn with_a_kill(&self, rig: &mut Rig, chain: &Chain) -> anyhow::Result<Run> {
-        let before = rig.cpu_ms();
-        let started = Instant::now();
-        chain.trigger(rig, self.events).await?;
-        let half = u64::from(self.events) * u64::from(self.blocks) / 2;
-        chain.until(rig, |done, _| done >= half).await?;
-        say("Killing the gateway");
-        rig.harm(Victim::Gateway, Harm::Kill, Duration::ZERO)
-            .await?;
-        chain.finish(rig, self.events, started, &before).await
     }
 }
 
@@ -171,7 +187,7 @@ impl Chain {
         // The first one only warms everything up: its events would be in the way.
         let warm = Self::over(rig, project, "warm", &definition, blocks).await?;
         warm.trigger(rig, WARM_UP_EVENTS).await?;
-        warm.until(rig, |_, open| open == 0).await?;
+        warm.until(rig, LOOK_EVERY, |_, open| open == 0).await?;
         Self::over(rig, project, "chain", &definition, blocks).await
     }
 
@@ -187,7 +203,12 @@ impl Chain {
         let flow = flow["id"].as_str().unwrap_or_default().to_owned();
         let path = format!("/api/v1/flows/{flow}/apply");
         rig.post(&path, &json!({"definition": definition})).await?;
-        Ok(Self { flow, blocks })
+        Ok(Self {
+            project: project.to_owned(),
+            definition: definition.to_owned(),
+            flow,
+            blocks,
+        })
     }
 
     /// Triggers so many events at once and waits until the last has gone through.
@@ -196,6 +217,27 @@ impl Chain {
         let started = Instant::now();
         self.trigger(rig, events).await?;
         self.finish(rig, events, started, &before).await
+    }
+
+    /// The same over a flow of its own; the gateway is killed half way.
+    pub async fn run_killed(&self, rig: &mut Rig, events: u32) -> anyhow::Result<Killed> {
+        let (project, definition) = (&self.project, &self.definition);
+        let chain = Self::over(rig, project, "killed", definition, self.blocks).await?;
+        let before = rig.cpu_ms();
+        let started = Instant::now();
+        chain.trigger(rig, events).await?;
+        let half = u64::from(events) * u64::from(self.blocks) / 2;
+        chain.until(rig, LOOK_EVERY, |done, _| done >= half).await?;
+        say("Killing the gateway half way");
+        let killed = Instant::now();
+        rig.harm(Victim::Gateway, Harm::Kill, Duration::ZERO)
+            .await?;
+        let known = chain.until(rig, LOOK_CLOSELY, |_, _| true).await?;
+        let goes_on = |done: u64, open: u64| done > known || open == 0;
+        chain.until(rig, LOOK_CLOSELY, goes_on).await?;
+        let recovery_s = killed.elapsed().as_secs_f64();
+        let run = chain.finish(rig, events, started, &before).await?;
+        Ok(Killed { run, recovery_s })
     }
 
     async fn trigger(&self, rig: &Rig, events: u32) -> anyhow::Result<()> {
@@ -211,8 +253,13 @@ impl Chain {
             .await
     }
 
-    /// Waits until so much is done and so little is open.
-    async fn until(&self, rig: &Rig, enough: impl Fn(u64, u64) -> bool) -> anyhow::Result<()> {
+    /// Waits until so much is done and so little is open; answers with what is done.
+    async fn until(
+        &self,
+        rig: &Rig,
+        look_every: Duration,
+        enough: impl Fn(u64, u64) -> bool,
+    ) -> anyhow::Result<u64> {
         let path = format!("/api/v1/flows/{}", self.flow);
         let until = Instant::now() + DONE_MAX;
         loop {
@@ -220,7 +267,7 @@ impl Chain {
             let done = shown["deliveries"]["done"].as_u64().unwrap_or(0);
             let open = shown["open"].as_u64().context("a flow says what is open")?;
             if enough(done, open) {
-                return Ok(());
+                return Ok(done);
             }
             if Instant::now() > until {
                 bail!(
@@ -229,7 +276,7 @@ impl Chain {
                     shown["deliveries"]
                 );
             }
-            async_std::task::sleep(LOOK_EVERY).await;
+            async_std::task::sleep(look_every).await;
         }
     }
 
@@ -240,7 +287,7 @@ impl Chain {
         started: Instant,
         before: &BTreeMap<String, f64>,
     ) -> anyhow::Result<Run> {
-        self.until(rig, |_, open| open == 0).await?;
+        self.until(rig, LOOK_EVERY, |_, open| open == 0).await?;
         let seconds = started.elapsed().as_secs_f64();
         let after = rig.cpu_ms().into_iter();
         let spent = |(role, ms): (String, f64)| {
@@ -294,6 +341,26 @@ impl Run {
         });
         each.collect()
     }
+}
+
+// === impl Killed ===
+
+impl Killed {
+    pub fn to_json(&self) -> Value {
+        json!({
+            "executions": self.run.executions,
+            "per_s": self.run.per_s().round(),
+            "lost": self.run.fate.lost,
+            "repeated": self.run.fate.twice,
+            "failed": self.run.fate.failed,
+            "recovery_s": rounded(self.recovery_s),
+        })
+    }
+}
+
+/// To hundredths.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 100.0).round() / 100.0
 }
 
 fn definition(installation: &str, blocks: u32, expressions: bool) -> String {

@@ -177,6 +177,7 @@ fn rows(summary: &Value) -> Vec<Row> {
             holds: of("/api_jobs_per_s").map(|rate| rate >= 2_500.0),
         },
         chain(summary),
+        killed_chain(summary),
     ];
     rows.extend(memory(summary));
     rows.push(most(
@@ -339,6 +340,27 @@ fn chain(summary: &Value) -> Row {
     }
 }
 
+fn killed_chain(summary: &Value) -> Row {
+    let of = |key: &str| number(summary, &format!("/flow_killed/{key}"));
+    let (rate, lost, repeated) = (of("per_s"), of("lost"), of("repeated"));
+    Row {
+        what: "the same with the gateway killed half way",
+        target: format!("≥ {EXECUTIONS_PER_S_MIN}/s, none lost, none twice"),
+        measured: format!(
+            "{}/s, {} lost and {} twice of {}, again after {} s",
+            shown(rate),
+            shown(lost),
+            shown(repeated),
+            shown(of("executions")),
+            shown(of("recovery_s"))
+        ),
+        holds: rate
+            .zip(lost)
+            .zip(repeated)
+            .map(|((rate, lost), twice)| rate >= EXECUTIONS_PER_S_MIN && lost + twice == 0.0),
+    }
+}
+
 fn shown(value: Option<f64>) -> String {
     match value {
         None => "?".into(),
@@ -408,6 +430,8 @@ mod tests {
             "pipeline_cpu_us_per_job": {"all": 200.0, "worker": 60.0},
             "api_cpu_us_per_job": {"all": 500.0, "gateway": 150.0},
             "cold_steps_ms": {"create": 8.0, "start": 50.0},
+            "flow_executions_per_s": 900.0,
+            "flow_killed": {"executions": 10_000, "per_s": 700.0, "lost": 0, "repeated": 1, "recovery_s": 1.2},
         });
         let rows = rows(&summary);
         let holds = |what: &str| {
@@ -422,6 +446,8 @@ mod tests {
         assert_eq!(holds("cold"), Some(true));
         assert_eq!(holds("throughput, broker"), Some(true));
         assert_eq!(holds("bridge"), None, "it was not measured");
+        assert_eq!(holds("chain of ten blocks"), Some(true));
+        assert_eq!(holds("gateway killed half way"), Some(false), "one twice");
         let page = markdown(&summary, "sluice bench");
         assert!(
             page.contains("**missed**") && page.contains("p99 12 ms"),

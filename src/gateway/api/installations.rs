@@ -210,6 +210,7 @@ async fn object(gateway: &Gateway, it: &Installation) -> Result<Value, ApiError>
         "signals": sensitive.signals(component.signals),
         "prompts": gateway.store.prompts(&it.id).await?,
         "url": gateway.engine.app_url(&it.id),
+        "instructions": gateway.engine.instructions(it).await?,
         "created_ms": it.created_ms,
     }))
 }

@@ -15,6 +15,7 @@ use crate::gateway::http::{Head, Reply};
 use crate::gateway::json::Fields;
 use crate::gateway::line::{Cancelled, Ended, view};
 use crate::limit;
+use crate::redaction::Redactor;
 use crate::store::jobs::{Filter, LIST_MAX, State, Stored};
 
 /// The longest wait for a job's end, in seconds.
@@ -160,9 +161,10 @@ pub async fn trace(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<
 
 pub async fn calls(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<Reply, ApiError> {
     let seq = seq(gateway, caller, id).await?;
+    let redactor = redactor(gateway, seq).await?;
     let read = |json: &Option<String>| {
-        json.as_deref()
-            .and_then(|json| serde_json::from_str::<Value>(json).ok())
+        let value = serde_json::from_str::<Value>(json.as_deref()?).ok()?;
+        Some(redactor.redact_value(value))
     };
     let calls: Vec<Value> = gateway
         .store
@@ -295,6 +297,13 @@ async fn seq(gateway: &Arc<Gateway>, caller: &Caller, id: &str) -> Result<i64, A
     }
 }
 
+/// Knows the secrets of a job: what it was given says which they are, and is
+/// forgotten together with what it did.
+async fn redactor(gateway: &Gateway, seq: i64) -> Result<Redactor, ApiError> {
+    let payload = gateway.store.payload(seq).await?;
+    Ok(Redactor::of(&payload.unwrap_or_default()))
+}
+
 /// A job; what is sensitive in the answer to the engine is left out.
 async fn show(gateway: &Gateway, found: &Found) -> Result<Reply, ApiError> {
     let job = match found {
@@ -306,7 +315,13 @@ async fn show(gateway: &Gateway, found: &Found) -> Result<Reply, ApiError> {
     };
     if let Some(purpose) = &job.spec.purpose {
         let shown = gateway.engine.outcome_shown(purpose, &ending.outcome);
-        if let Some(outcome) = shown.await? {
+        let outcome = match shown.await? {
+            Some(outcome) => Some(outcome),
+            None => serde_json::from_slice(&ending.outcome).ok(),
+        };
+        if let Some(outcome) = outcome {
+            // A secret may stand in a field that is not marked, as in a header.
+            let outcome = redactor(gateway, job.spec.seq).await?.redact_value(outcome);
             ending.outcome = Arc::new(outcome.to_string().into_bytes());
         }
     }

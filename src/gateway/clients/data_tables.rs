@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::gateway::Gateway;
 use crate::gateway::api::flows;
 use crate::gateway::auth::Caller;
+use crate::gateway::clients::done;
 use crate::gateway::directory::new_id;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
@@ -78,7 +79,7 @@ pub async fn delete(
 ) -> Result<Reply, ApiError> {
     let table = find(gateway, caller, &fields.required_text("id")?).await?;
     gateway.store.delete_data_table(&table.id).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// `{dataTableId, name, type, refTableId?}`.
@@ -160,7 +161,7 @@ pub async fn delete_column(
 ) -> Result<Reply, ApiError> {
     let column = find_column(gateway, caller, &fields.required_text("id")?).await?;
     gateway.store.delete_column(&column.id).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// `{dataTableId, flowId}`; a repeat changes nothing.
@@ -177,7 +178,7 @@ pub async fn attach(
     }
     let store = &gateway.store;
     store.attach_data_table(&table.id, &flow.id, true).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// `{dataTableId, flowId}`; a flow that is gone has no attachments.
@@ -190,7 +191,7 @@ pub async fn detach(
     let flow = fields.required_text("flowId")?;
     let store = &gateway.store;
     store.attach_data_table(&table.id, &flow, false).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<DataTable, ApiError> {

@@ -10,6 +10,7 @@ use crate::gateway::Gateway;
 use crate::gateway::api::flows::{bring, find, mapping, preview};
 use crate::gateway::api::{blocks, installations};
 use crate::gateway::auth::Caller;
+use crate::gateway::clients::done;
 use crate::gateway::engine::run::Mapping;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
@@ -54,7 +55,7 @@ pub async fn update(
     let flow = find(gateway, caller, &fields.required_text("id")?).await?;
     let name = name(&fields.required_text("name")?)?;
     gateway.engine.rename_flow(flow.id, name).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// `{id}`.
@@ -65,7 +66,7 @@ pub async fn delete(
 ) -> Result<Reply, ApiError> {
     let flow = find(gateway, caller, &fields.required_text("id")?).await?;
     gateway.engine.delete_flow(flow.id).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// `{flowId, definition, appInstallationMapping?}`: brings the flow there.
@@ -76,7 +77,7 @@ pub async fn apply(
 ) -> Result<Reply, ApiError> {
     let (flow, definition, mapping) = wanted(gateway, caller, fields).await?;
     bring(gateway, &flow, definition, mapping).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// The same: what that would do.
@@ -124,7 +125,7 @@ pub async fn confirm_entity(
 ) -> Result<Reply, ApiError> {
     let block = blocks::find(gateway, caller, &fields.required_text("id")?).await?;
     gateway.engine.confirm_block(block.id).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 async fn wanted(

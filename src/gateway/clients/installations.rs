@@ -10,6 +10,7 @@ use crate::gateway::api::apps::find_version;
 use crate::gateway::api::installations::{config, find, status as status_of};
 use crate::gateway::api::request::pool_of;
 use crate::gateway::auth::Caller;
+use crate::gateway::clients::done;
 use crate::gateway::engine::component::Status;
 use crate::gateway::engine::run::Install;
 use crate::gateway::error::ApiError;
@@ -131,7 +132,7 @@ pub async fn confirm(
 ) -> Result<Reply, ApiError> {
     let it = find(gateway, caller, &fields.required_text("id")?).await?;
     gateway.engine.confirm_installation(it.id).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// `{id}`: drains and removes it; until it is gone its status says so.
@@ -142,7 +143,7 @@ pub async fn delete(
 ) -> Result<Reply, ApiError> {
     let it = find(gateway, caller, &fields.required_text("id")?).await?;
     gateway.engine.uninstall(it.id).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 /// `{color, iconUrl}`, as it came.

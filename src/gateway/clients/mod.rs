@@ -180,6 +180,11 @@ fn as_expected(error: ApiError) -> ApiError {
     ApiError { message, ..error }
 }
 
+/// What is answered where there is nothing to say.
+fn done() -> Reply {
+    Reply::data(&serde_json::json!({}))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
+use crate::gateway::clients::done;
 use crate::gateway::engine::run::Writing;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
@@ -55,7 +56,7 @@ pub async fn delete(
     caller.project(&project)?;
     let key = fields.required_text("key")?;
     gateway.engine.delete_secret(project, key).await?;
-    Ok(Reply::data(&json!({})))
+    Ok(done())
 }
 
 async fn write(

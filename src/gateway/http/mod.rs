@@ -89,7 +89,7 @@ async fn route(gateway: &Arc<Gateway>, mut request: Request<'_>) -> Result<Reply
             agent_api::call(gateway, &caller, &body).await
         }
         (_, ["agent", "v1", "pool", pool, rest @ ..]) => {
-            let caller = Caller::of_pool(gateway, pool, credential)?;
+            let caller = Caller::of_pool(gateway, pool, credential, &head.method, &path)?;
             let body = request.body(BODY_BYTES_MAX).await?;
             pool_api::handle(gateway, &caller, head, pool, rest, &body).await
         }

@@ -10,10 +10,11 @@ use url::Url;
 
 use crate::gateway::Gateway;
 use crate::gateway::auth::Caller;
+use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
 use crate::gateway::oauth::codes::{Consent, is_challenge};
-use crate::gateway::oauth::scopes::Scopes;
 use crate::gateway::oauth::{Form, Refusal, clients, page, redirect};
+use crate::gateway::scopes::Scopes;
 use crate::gateway::secrets;
 use crate::telemetry::now_ms;
 
@@ -115,7 +116,7 @@ fn read(form: &Form) -> Result<(String, Scopes), Refusal> {
         let sentence = format!("`state` has more than {STATE_BYTES_MAX} bytes");
         return Err(Refusal::new("invalid_request", sentence));
     }
-    let scopes = Scopes::parse(form.get("scope").unwrap_or_default());
+    let scopes = Scopes::of_login(form.get("scope").unwrap_or_default());
     let scopes = scopes
         .map_err(|word| Refusal::new("invalid_scope", format!("there is no scope `{word}`")))?;
     Ok((challenge.to_owned(), scopes))
@@ -147,11 +148,11 @@ pub fn answer(gateway: &Gateway, body: &[u8], cookie: Option<&str>) -> Result<Re
         return Ok(back(gateway, url, &fields, state));
     }
     let key = form.get("key").unwrap_or_default().trim();
-    let caller = match Caller::check(gateway, Some(key)) {
-        Ok(caller) => caller,
+    let scopes = Scopes::of_login(&ask.scopes);
+    let scopes = scopes.map_err(|word| Refusal::new("invalid_scope", word))?;
+    let (caller, granted) = match granted(gateway, key, &scopes) {
+        Ok(granted) => granted,
         Err(error) => {
-            let scopes = Scopes::parse(&ask.scopes);
-            let scopes = scopes.map_err(|word| Refusal::new("invalid_scope", word))?;
             let shown = page::Page {
                 ask: &ask,
                 scopes: &scopes,
@@ -167,7 +168,7 @@ pub fn answer(gateway: &Gateway, body: &[u8], cookie: Option<&str>) -> Result<Re
         client: ask.client,
         redirect_uri: ask.redirect_uri,
         challenge: ask.challenge,
-        scopes: ask.scopes,
+        scopes: granted.to_text(),
         api_key: caller.key,
     };
     if !gateway.codes.hold(&code, consent, now_ms()) {
@@ -181,6 +182,17 @@ pub fn answer(gateway: &Gateway, body: &[u8], cookie: Option<&str>) -> Result<Re
         return Ok(back(gateway, url, &fields, state));
     }
     Ok(back(gateway, url, &[("code", &code)], state))
+}
+
+/// Whose key it is, and what of the scopes asked for it can give: at least one.
+fn granted(gateway: &Gateway, key: &str, asked: &Scopes) -> Result<(Caller, Scopes), ApiError> {
+    let caller = Caller::check(gateway, Some(key))?;
+    let granted = asked.within(&caller.scopes);
+    if granted.words().is_empty() {
+        let sentence = "this API key has none of the scopes that are asked for";
+        return Err(ApiError::forbidden(sentence));
+    }
+    Ok((caller, granted))
 }
 
 /// Sends the browser to the client with an answer.

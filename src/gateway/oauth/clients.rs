@@ -8,8 +8,8 @@ use crate::gateway::Gateway;
 use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
 use crate::gateway::json::{Fields, name};
-use crate::gateway::oauth::scopes::{Scope, Scopes};
 use crate::gateway::oauth::{Refusal, json_reply, redirect};
+use crate::gateway::scopes::{Scope, Scopes};
 use crate::telemetry::now_ms;
 
 /// What keeps these seals apart from others.
@@ -54,7 +54,7 @@ pub fn register(gateway: &Gateway, body: &[u8]) -> Result<Reply, Refusal> {
     let given = fields.text("client_name").map_err(said)?;
     let name = name(given.as_deref().unwrap_or("A program without a name")).map_err(said)?;
     let asked = fields.text("scope").map_err(said)?.unwrap_or_default();
-    let scopes = Scopes::parse(&asked).map_err(|word| {
+    let scopes = Scopes::of_login(&asked).map_err(|word| {
         Refusal::new(
             "invalid_client_metadata",
             format!("there is no scope `{word}`"),
@@ -99,7 +99,7 @@ pub fn resource(gateway: &Gateway) -> Reply {
         &json!({
             "resource": base,
             "authorization_servers": [base],
-            "scopes_supported": Scope::ALL.map(Scope::as_str),
+            "scopes_supported": Scope::OF_LOGINS.map(Scope::as_str),
             "bearer_methods_supported": ["header"],
         }),
     )
@@ -116,7 +116,7 @@ pub fn server(gateway: &Gateway) -> Reply {
             "token_endpoint": format!("{base}/oauth/token"),
             "registration_endpoint": format!("{base}/oauth/register"),
             "revocation_endpoint": format!("{base}/oauth/revoke"),
-            "scopes_supported": Scope::ALL.map(Scope::as_str),
+            "scopes_supported": Scope::OF_LOGINS.map(Scope::as_str),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],

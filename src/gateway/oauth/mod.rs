@@ -18,7 +18,6 @@ mod clients;
 mod codes;
 mod page;
 mod redirect;
-pub mod scopes;
 mod tokens;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use crate::gateway::error::ApiError;
 use crate::gateway::http::Reply;
 use crate::gateway::oauth::ask::Ask;
 use crate::gateway::oauth::redirect;
-use crate::gateway::oauth::scopes::Scopes;
+use crate::gateway::scopes::Scopes;
 use crate::gateway::secrets;
 
 /// The cookie that ties an answer to the browser that was asked.

@@ -8,11 +8,11 @@ pub const SHAPES: &[(&str, &str)] = &[
     // Projects, keys, pools.
     ("Named", "name:s"),
     ("Project", "id:s name:s created_us:i"),
-    ("NewKey", "name:s *projects:s[]? *expires:a"),
-    ("MadeKey", "id:s name:s key:s"),
+    ("NewKey", "name:s *projects:s[]? *scopes:s[]? *expires:a"),
+    ("MadeKey", "id:s name:s key:s scopes:s[]"),
     (
         "Key",
-        "id:s name:s projects:s[]? expires_ms:i? created_us:i",
+        "id:s name:s projects:s[]? scopes:s[] expires_ms:i? created_us:i",
     ),
     ("MadePool", "id:s name:s token:s"),
     (
@@ -85,7 +85,7 @@ pub const SHAPES: &[(&str, &str)] = &[
     (
         "Installation",
         "id:s project:s name:s version:s pool:s status:s(draft|in_progress|ready|failed|drifted|draining|drained|draining_failed) status_text:s? config:s{} signals:o \
-         prompts:a url:s created_ms:i",
+         prompts:a url:s instructions:s? created_ms:i",
     ),
     ("Config", "config:o"),
     ("OtherVersion", "version:s"),

@@ -7,7 +7,9 @@ use crate::gateway::engine::run::lives::state_of;
 use crate::gateway::engine::run::step::Step;
 use crate::gateway::engine::run::{Engine, Fault};
 use crate::gateway::engine::schema::{OutputUpdates, effective_outputs};
+use crate::store::Error;
 use crate::store::engine::components::{self, Component};
+use crate::store::engine::installations::Installation;
 
 // === impl Engine ===
 
@@ -21,6 +23,22 @@ impl Engine {
     pub fn block_url(&self, installation: &str, block: &str) -> String {
         format!("{}/blocks/{block}", self.app_url(installation))
     }
+
+    /// What an app tells whoever installs it, in Markdown with the addresses of
+    /// this installation.
+    pub async fn instructions(&self, it: &Installation) -> Result<Option<String>, Error> {
+        let app = self.schema_of(&it.digest).await?;
+        let text = app.and_then(|app| app.installation_instructions.clone());
+        Ok(text.map(|text| addressed(&text, &self.app_url(&it.id))))
+    }
+}
+
+/// A text with an endpoint's address in the places that are kept for it.
+fn addressed(text: &str, url: &str) -> String {
+    let (_, host) = url.split_once("://").unwrap_or(("", url));
+    let host = host.split('/').next().unwrap_or_default();
+    text.replace("{appEndpointUrl}", url)
+        .replace("{appEndpointHost}", host)
 }
 
 // === impl Step ===
@@ -92,4 +110,26 @@ fn block_context(engine: &Engine, block: &Component, node: Option<&Node>) -> Res
         context["outputs"] = Value::Object(outputs);
     }
     Ok(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_name_the_address_of_the_installation() {
+        let text = "<copyable>{appEndpointUrl}/hook</copyable> at {appEndpointHost}";
+        for (url, wanted) in [
+            (
+                "http://g:3000/endpoints/i",
+                "<copyable>http://g:3000/endpoints/i/hook</copyable> at g:3000",
+            ),
+            (
+                "https://i.endpoints.e.org",
+                "<copyable>https://i.endpoints.e.org/hook</copyable> at i.endpoints.e.org",
+            ),
+        ] {
+            assert_eq!(addressed(text, url), wanted);
+        }
+    }
 }

@@ -130,7 +130,7 @@ impl Engine {
         })
     }
 
-    async fn schema_of(&self, digest: &str) -> Result<Option<Arc<schema::App>>, Error> {
+    pub(super) async fn schema_of(&self, digest: &str) -> Result<Option<Arc<schema::App>>, Error> {
         if let Some(held) = self.held_schema(digest) {
             return Ok(Some(held));
         }

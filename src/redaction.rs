@@ -1,4 +1,5 @@
-//! Keeps a job's secrets out of what is kept of it: log lines and error texts. Pure.
+//! Keeps a job's secrets out of what is kept and shown of it: log lines, error
+//! texts, and the arguments and answers of its SDK calls. Pure.
 //!
 //! What is secret is marked in the payload: every string below `scope.secrets`
 //! (what expressions read as `secrets.KEY`), and every string of the list
@@ -117,7 +118,35 @@ impl Redactor {
         }
     }
 
-    /// The same for a text that may be missing.
+    /// The value with its texts and numbers, and the keys of its objects, without secrets.
+    pub fn redact_value(&self, value: Value) -> Value {
+        if self.pieces.is_empty() {
+            return value;
+        }
+        match value {
+            Value::String(text) => Value::String(self.redact(text)),
+            // As it is printed: a PIN is a secret.
+            Value::Number(number) => {
+                let printed = number.to_string();
+                match self.redact(printed.clone()) {
+                    same if same == printed => Value::Number(number),
+                    redacted => Value::String(redacted),
+                }
+            }
+            Value::Array(items) => {
+                let items = items.into_iter().map(|item| self.redact_value(item));
+                Value::Array(items.collect())
+            }
+            Value::Object(entries) => {
+                let entries = entries.into_iter();
+                let entries = entries.map(|(key, it)| (self.redact(key), self.redact_value(it)));
+                Value::Object(entries.collect())
+            }
+            Value::Null | Value::Bool(_) => value,
+        }
+    }
+
+    /// A text that may be missing, without secrets.
     pub fn redact_some(&self, text: Option<String>) -> Option<String> {
         text.map(|text| self.redact(text))
     }
@@ -159,6 +188,15 @@ mod tests {
             "[redacted] 12345 [redacted] [redacted] plain"
         );
         assert_eq!(redact(&redactor, "nothing here"), "nothing here");
+    }
+
+    #[test]
+    fn a_value_loses_secrets_however_deep_they_are() {
+        let redactor = redactor(&json!({"redact": ["s3cr3t-value", "123456"]}));
+        let value = json!([{"s3cr3t-value": 1, "a": ["Bearer s3cr3t-value", 123_456, 12, null]}]);
+        let wanted = json!([{MARK: 1, "a": [format!("Bearer {MARK}"), MARK, 12, null]}]);
+        assert_eq!(redactor.redact_value(value), wanted);
+        assert_eq!(Redactor::default().redact_value(json!([1])), json!([1]));
     }
 
     #[test]
