@@ -16,6 +16,7 @@
 //! Node runs under another user id than the worker (a subordinate one), so what
 //! it uses is open to all, below a directory that only the worker's user can enter.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -55,20 +56,19 @@ pub(super) struct Directory {
 /// `roots` are certificates that apps trust beside Node's own.
 pub(super) async fn write_harness(
     mounts_dir: &Path,
-    files: &'static [(&'static str, &'static str)],
+    mut files: Vec<(String, Cow<'static, str>)>,
     roots: &[String],
 ) -> Result<PathBuf, Error> {
     let roots = roots.join("\n");
     let mounts_dir = mounts_dir.to_owned();
     unblock(move || {
-        let mut files = files.to_vec();
         if !roots.is_empty() {
-            files.push((ROOTS_NAME, &roots));
+            files.push((ROOTS_NAME.to_owned(), roots.into()));
         }
         let mut hash = Sha256::new();
         for (name, text) in &files {
             hash.update(format!("{name} {}\n", text.len()));
-            hash.update(text);
+            hash.update(text.as_bytes());
         }
         let hash = format!("{:x}", hash.finalize());
         let path = mounts_dir.join(format!("harness-{}", &hash[..16]));
@@ -252,7 +252,11 @@ pub(super) async fn tail(path: &Path, bytes_max: usize) -> String {
     .await
 }
 
-fn make_harness(mounts_dir: &Path, path: &Path, files: &[(&str, &str)]) -> io::Result<()> {
+fn make_harness(
+    mounts_dir: &Path,
+    path: &Path,
+    files: &[(String, Cow<'static, str>)],
+) -> io::Result<()> {
     fs::create_dir_all(mounts_dir)?;
     // Made aside and renamed, as several workers may do this at once.
     let aside = tempfile::Builder::new()
@@ -263,7 +267,7 @@ fn make_harness(mounts_dir: &Path, path: &Path, files: &[(&str, &str)]) -> io::R
         if let Some(parent) = file.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(&file, text)?;
+        fs::write(&file, text.as_bytes())?;
         permit(&file, 0o444)?;
     }
     // The mount point of each runtime's own directory.
