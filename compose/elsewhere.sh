@@ -25,7 +25,7 @@ if [ ! -e "$root/.made" ]; then
   mkdir -p "$root"
   debootstrap --variant=minbase \
     --include=ca-certificates,git,make,procps,python3,util-linux,xz-utils \
-    "$release" "$root" http://deb.debian.org/debian >&2
+    "$release" "$root" >&2
   touch "$root/.made"
 fi
 

@@ -67,6 +67,8 @@ install_packages() {
   if [ "$1" = yes ]; then
     # schemathesis, which tests the API, is installed into a place of its own.
     PATH=$TARGET_PATH python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv)
+    # A terminal for the tests of what is full-screen.
+    want tmux tmux
     want cc build-essential
     want git git
   fi

@@ -20,6 +20,8 @@ mod kernel;
 mod network;
 #[path = "escape/pace.rs"]
 mod pace;
+#[path = "escape/processors.rs"]
+mod processors;
 
 use runtimes::Engine;
 use sluice::config::Sandbox;
@@ -56,6 +58,7 @@ attempts! {
     kernel::the_kernel_refuses_what_would_lead_out,
     network::metadata_link_local_and_the_host_are_closed_in_every_policy,
     network::a_private_network_reaches_what_is_allowed_and_no_more,
+    processors::a_hog_gets_its_processors_and_no_more,
 }
 
 /// Provisioning installs it where the distribution has it.

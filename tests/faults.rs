@@ -1,16 +1,18 @@
 //! Nothing is lost, whatever is done to whom, and when: the kill matrix in its
-//! short form, and what stands still or dies just at a hand-off.
+//! short form, what stands still or dies just at a hand-off, and what a killed
+//! worker leaves while Podman stands still.
 
 mod support;
 
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use support::chaos::{Chaos, Direction, Trigger, When};
 use support::house::House;
-use support::process::PATIENCE;
+use support::process::{PATIENCE, until};
 
 /// Jobs per case: enough that some are at every hop when it comes.
 const JOBS: usize = 12;
@@ -174,4 +176,86 @@ async fn play(
     }
     house.connected(1).await;
     Ok(())
+}
+
+/// What is promised of a worker once what it depends on is back.
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+
+#[async_std::test]
+async fn what_a_killed_worker_left_is_ended_though_podman_stands_still() {
+    let mut house = House::build().await;
+    house.start_bridge();
+    let slots = [("FLOWS_POOL_SIZE", "4".to_owned())];
+    house.start_worker_with(0, &slots);
+    house.connected(1).await;
+    // It computes for ever, so it does not notice that its socket has ended.
+    let endless = json!({
+        "kind": "evaluate", "flow": "endless", "timeout_ms": 120_000,
+        "expressions": {"value": "(() => { while (true) {} })()"},
+    });
+    let endless = house.submit(&endless).await;
+    house.started(&endless).await;
+    let first = house.get(&format!("/api/v1/jobs/{endless}")).await;
+    let left = first_process(first["container"].as_str().expect("a container"));
+    assert!(computes(left), "it runs");
+
+    let podman = std::fs::read_to_string(house.path().join("agent/pids/podman"));
+    let podman = podman.expect("the agent runs Podman's service");
+    let podman = podman
+        .split_whitespace()
+        .next()
+        .and_then(|pid| pid.parse().ok());
+    let podman = Pid::from_raw(podman.expect("a pid"));
+    kill(podman, Signal::SIGSTOP).expect("it runs");
+    house.workers[0].kill();
+    let killed = Instant::now();
+    house.start_worker_with(0, &slots);
+    until("the leftover has ended", || (!computes(left)).then_some(())).await;
+    let took = killed.elapsed();
+    assert!(took < RECOVERY_MAX, "{took:?}\n{}", house.logs());
+    let fresh = json!({"kind": "evaluate", "flow": "fresh", "expressions": {"value": "6 * 7"}});
+    let fresh = house.submit(&fresh).await;
+    async_std::task::sleep(STOPPED).await;
+    let job = house.get(&format!("/api/v1/jobs/{fresh}")).await;
+    assert!(job["finished_us"].is_null(), "Podman stands still: {job}");
+
+    kill(podman, Signal::SIGCONT).expect("it is there");
+    let back = Instant::now();
+    let job = house.wait(&fresh).await;
+    assert_eq!(
+        job["outcome"]["result"]["value"],
+        42,
+        "{job}\n{}",
+        house.logs()
+    );
+    let took = back.elapsed();
+    assert!(took < RECOVERY_MAX, "{took:?}\n{}", house.logs());
+    let path = format!("/api/v1/jobs/{endless}/cancel");
+    house
+        .post(&path, &json!({"reason": "it has shown what it should"}))
+        .await;
+    let job = house.wait(&endless).await;
+    assert_eq!(
+        (&job["state"], &job["attempt"]),
+        (&json!("cancelled"), &json!("1.2")),
+        "{job}"
+    );
+    house.end_workers();
+}
+
+/// The first process of a container, in this host's own count.
+fn first_process(container: &str) -> i32 {
+    let output = std::process::Command::new("podman")
+        .args(["inspect", "--format", "{{.State.Pid}}", container])
+        .output()
+        .expect("podman runs");
+    let pid = String::from_utf8_lossy(&output.stdout).trim().parse();
+    pid.unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// Whether a process is there and not just waiting to be buried.
+fn computes(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }

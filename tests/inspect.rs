@@ -4,6 +4,8 @@
 #[path = "inspect/follow.rs"]
 mod follow;
 mod support;
+#[path = "inspect/top.rs"]
+mod top;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -117,6 +119,7 @@ fn trace_of_one_that_is_done(house: &House, done: &str) {
     for name in [
         "created",
         "received",
+        "published",
         "accepted",
         "delivered",
         "claimed",

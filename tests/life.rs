@@ -1,6 +1,10 @@
 //! A job's life with a real broker and real containers: its log, its limits,
 //! its cancellation, its priority; and a worker's: why it gets no work, how it ends.
 
+#[path = "life/agents.rs"]
+mod agents;
+#[path = "life/bounds.rs"]
+mod bounds;
 mod support;
 
 use std::io::{Read, Write};

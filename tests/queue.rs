@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde::de::DeserializeOwned;
+use sluice::queue::graves::{Fate, Graves};
 use sluice::queue::{Deliveries, Delivery, Depths, Error, Link, inspect, two_hop};
 use sluice_proto::ids::{JobId, PoolId, ProjectId};
 use sluice_proto::job::{Attempt, Identity, Job, Kind, Priority};
@@ -31,6 +33,7 @@ async fn the_queue_door_keeps_its_promises() {
     every_delivery_counts_one_more(&url).await;
     a_retried_job_comes_back_later_with_its_count(&url).await;
     a_buried_job_stays_to_look_at(&url).await;
+    removals_of_others_do_not_end_a_dead_letter(&url).await;
     an_unreadable_job_is_buried_and_reported(&url).await;
     what_the_broker_gives_up_on_is_told_and_kept(&url).await;
     a_cancelled_consumer_gives_back_what_it_did_not_hand_out(&url).await;
@@ -51,7 +54,7 @@ async fn a_job_and_its_report_cross_with_all_they_carry(url: &str) {
     let got = next(&mut jobs).await;
     assert_eq!(got.item, sent);
     assert_eq!((got.received_us, got.delivery), (77, 1));
-    assert!(got.delivered_us > 0 && got.published_s > 0);
+    assert!(got.delivered_us > 0 && got.published_us > 0);
     let said = [log(&sent.id, 0), log(&sent.id, 1)];
     for report in &said {
         link.publish_report(report).await.expect("confirmed");
@@ -101,8 +104,13 @@ async fn a_retried_job_comes_back_later_with_its_count(url: &str) {
     );
     assert_eq!((got.delivery, got.received_us), (2, 5));
     assert_eq!(got.item, sent);
+    let again = Instant::now();
     got.retry(&link).await.expect("put back");
     let got = next(&mut jobs).await;
+    assert!(
+        again.elapsed() >= Duration::from_millis(1_900),
+        "each wait is longer than the one before"
+    );
     assert_eq!(got.delivery, 3, "the count outlives the broker's own");
     got.ack().await.expect("written");
     nothing_is_left(link, url).await;
@@ -120,6 +128,37 @@ async fn a_buried_job_stays_to_look_at(url: &str) {
         .expect("buried");
     let depths = settled(&link, |depths| depths.dead == 1).await;
     assert_eq!((depths.jobs, depths.given_up), (0, 0));
+}
+
+async fn removals_of_others_do_not_end_a_dead_letter(url: &str) {
+    let (link, _) = fresh(url).await;
+    let mut jobs = link.jobs(1).await.expect("consuming");
+    let mut bury = async || {
+        let sent = job(Priority::Normal);
+        link.publish_job(&sent, 0).await.expect("confirmed");
+        let got = next(&mut jobs).await;
+        let buried = got.bury(&link, Cause::Collateral, "others").await;
+        buried.expect("buried");
+        HashSet::from([sent.id.to_string()])
+    };
+    let stays = bury().await;
+    // Far beyond any limit of a job's own, and the broker counts each of them for it.
+    for _ in 0..100 {
+        let goes = bury().await;
+        let removed = link.remove_dead(&goes, Fate::Dropped, "a test").await;
+        assert_eq!(removed.expect("removed"), goes);
+    }
+    settled(&link, |depths| depths.dead == 1 && depths.given_up == 0).await;
+    let (mut log, mut graves) = (link.dead_log().await.expect("a log"), Graves::default());
+    for _ in 0..201 {
+        let entry = timeout(SOON, log.next()).await.expect("in time");
+        graves.note(entry.expect("an entry"));
+    }
+    let left: HashSet<_> = graves.iter().map(|grave| grave.job.clone()).collect();
+    assert_eq!(left, stays);
+    let removed = link.remove_dead(&stays, Fate::Replayed, "a test").await;
+    assert_eq!(removed.expect("removed"), stays);
+    settled(&link, |depths| depths.dead == 0).await;
 }
 
 async fn an_unreadable_job_is_buried_and_reported(url: &str) {

@@ -43,7 +43,7 @@ async fn a_runtime_is_sealed_and_is_its_identitys_alone() {
         return {
             uid: process.getuid(), capabilities: status.CapBnd, privileges: status.NoNewPrivs, seccomp: status.Seccomp,
             root: tried(() => fs.writeFileSync('/x', '')), run: tried(() => fs.writeFileSync('/sluice/run/x', '')),
-            harness: tried(() => fs.writeFileSync('/sluice/harness.mjs', '')), tmp: tried(() => fs.writeFileSync('/tmp/x', '')),
+            harness: tried(() => fs.writeFileSync('/sluice/harness.cjs', '')), tmp: tried(() => fs.writeFileSync('/tmp/x', '')),
             environment: Object.keys(process.env).sort(), loopback: await connect({host: '127.0.0.1', port: 1}),
             metadata: await connect({host: '169.254.169.254', port: 80}), links: Object.keys(process.getBuiltinModule('node:os').networkInterfaces()),
         };

@@ -36,6 +36,8 @@ pub mod header {
     pub const DELIVERIES: &str = "x-sluice-deliveries";
     /// Microseconds since the Unix epoch when the bridge read the frame.
     pub const RECEIVED_US: &str = "x-sluice-received-us";
+    /// Microseconds since the Unix epoch when it was given to the broker.
+    pub const PUBLISHED_US: &str = "x-sluice-published-us";
     /// On dead letters: the [`crate::report::Cause`].
     pub const CAUSE: &str = "x-sluice-cause";
     /// On dead letters: one sentence.

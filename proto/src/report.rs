@@ -157,6 +157,8 @@ pub enum Origin {
 pub struct Hops {
     /// The bridge read the dispatch frame.
     pub received_us: u64,
+    /// It was given to the broker, by the bridge or for another try.
+    pub published_us: u64,
     /// The worker holds the delivery.
     pub delivered_us: u64,
     /// A runtime was claimed for it.

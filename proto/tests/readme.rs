@@ -66,7 +66,7 @@ fn every_kind_cause_and_name_is_told() {
     }
 }
 
-fn headers() -> [&'static str; 13] {
+fn headers() -> [&'static str; 14] {
     use queue::header as h;
     [
         h::PROTOCOL,
@@ -77,6 +77,7 @@ fn headers() -> [&'static str; 13] {
         h::DISPATCH,
         h::DELIVERIES,
         h::RECEIVED_US,
+        h::PUBLISHED_US,
         h::CAUSE,
         h::REASON,
         h::TRACEPARENT,

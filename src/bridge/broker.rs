@@ -162,7 +162,11 @@ async fn hear_presences(shared: &Shared, link: &Link) -> Error {
         let mut presences = link.presences().await?;
         loop {
             let (presence, _) = presences.next().await?.split();
-            shared.roster().hear(presence, now_ms());
+            if shared.roster().hear(presence, now_ms()) {
+                // What was said before it came is news to it.
+                shared.cancels().say_again(now_ms());
+                shared.controls.ring();
+            }
         }
     };
     ended(hearing.await)

@@ -48,6 +48,13 @@ impl Cancels {
         }
     }
 
+    /// Somebody new listens: all of them are due at once.
+    pub fn say_again(&mut self, now_ms: u64) {
+        for entry in self.entries.values_mut() {
+            entry.due_ms = now_ms;
+        }
+    }
+
     /// The job has ended: there is nothing left to cancel.
     pub fn ended(&mut self, job: &JobId) {
         self.entries.remove(job);
@@ -88,6 +95,8 @@ mod tests {
         assert_eq!(cancels.due(1_000).len(), 1);
         assert!(cancels.due(2_999).is_empty());
         assert_eq!(cancels.due(3_000).len(), 1);
+        cancels.say_again(3_500);
+        assert_eq!(cancels.due(3_500).len(), 1, "somebody new is there");
         cancels.ended(&JobId::from("a"));
         assert!(cancels.due(KEEP_MS).is_empty());
     }

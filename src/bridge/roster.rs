@@ -28,16 +28,18 @@ pub struct Crew {
 // === impl Roster ===
 
 impl Roster {
-    /// Notes what a worker says.
-    pub fn hear(&mut self, mut presence: Presence, now_ms: u64) {
+    /// Notes what a worker says; answers whether it had not been heard of.
+    pub fn hear(&mut self, mut presence: Presence, now_ms: u64) -> bool {
         // That is for whoever asked.
         presence.holds = None;
+        let new = !self.workers.contains_key(&presence.worker);
         if presence.state == WorkerState::Stopped {
             self.workers.remove(&presence.worker);
         } else if self.workers.len() < WORKERS_MAX || self.workers.contains_key(&presence.worker) {
             self.workers
                 .insert(presence.worker.clone(), (presence, now_ms));
         }
+        new
     }
 
     /// Forgets who was silent for too long, and adds the rest up.
@@ -82,8 +84,9 @@ mod tests {
     #[test]
     fn a_silent_worker_is_not_counted_and_a_stopped_one_at_once() {
         let mut roster = Roster::default();
-        roster.hear(presence("a", WorkerState::Running, None), 0);
+        assert!(roster.hear(presence("a", WorkerState::Running, None), 0));
         roster.hear(presence("b", WorkerState::Running, None), 1_000);
+        assert!(!roster.hear(presence("b", WorkerState::Running, None), 1_000));
         assert_eq!(roster.crew(PRESENCE_MS_MAX).alive, 2);
         assert_eq!(roster.crew(PRESENCE_MS_MAX + 1).alive, 1);
         roster.hear(presence("b", WorkerState::Stopped, None), 2_000);

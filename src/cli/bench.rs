@@ -22,6 +22,7 @@ mod pump;
 mod report;
 mod soak;
 mod starts;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,6 +46,11 @@ use crate::shutdown::Shutdown;
 const WARM_UP_JOBS: usize = 1_000;
 /// Jobs in flight while the pipeline's throughput is taken.
 const PIPELINE_WINDOW: usize = 512;
+/// The same for a quick run, and how many jobs wait at once in it.
+const QUICK_JOBS: u32 = 2_000;
+const QUICK_SAMPLES: u32 = 100;
+const QUICK_DEPTH: &str = "20000";
+const QUICK_FAULT_JOBS: &str = "500";
 /// What every job computes: nothing worth mentioning.
 const EXPRESSION: &str = "1 + 1";
 
@@ -79,6 +85,9 @@ pub struct Bench {
     /// an installation of its own: the whole table of numbers to hold, in one run.
     #[arg(long)]
     all: bool,
+    /// Few jobs for each figure: whether everything works, not how fast it is.
+    #[arg(long)]
+    quick: bool,
     /// Write a table (performance.md) and a plot (performance.svg) into this directory.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -125,6 +134,10 @@ impl Bench {
             Some(Mode::Flows(flows)) => return Box::pin(flows.run(settings, shutdown)).await,
             None => {}
         }
+        if self.quick {
+            self.jobs = self.jobs.min(QUICK_JOBS);
+            self.samples = self.samples.min(QUICK_SAMPLES);
+        }
         let measured = async {
             let summary = self.measure(settings, &shutdown).await?;
             if let Some(dir) = &self.report {
@@ -137,7 +150,7 @@ impl Bench {
                 if self.json {
                     println!("{summary}");
                 } else {
-                    print_table(&summary);
+                    table::print(&summary);
                 }
                 i32::from(summary["ok"] != true)
             }
@@ -151,8 +164,9 @@ impl Bench {
     /// The command line that repeats this run.
     fn command(&self) -> String {
         format!(
-            "sluice bench{} --workers {} --jobs {} --samples {} --clients {}",
+            "sluice bench{}{} --workers {} --jobs {} --samples {} --clients {}",
             if self.all { " --all" } else { "" },
+            if self.quick { " --quick" } else { "" },
             self.workers,
             self.jobs,
             self.samples,
@@ -169,10 +183,22 @@ impl Bench {
         let parts = async |rig: &mut Rig| self.parts(rig).await;
         let mut summary = on_own_rig(self.workers, settings, shutdown, parts).await?;
         if self.all {
-            let depth: depth::Depth = with_defaults(&[])?;
-            summary["depth"] = or_why(Box::pin(depth.measure(more.clone(), shutdown)).await);
-            let faults: faults::Faults = with_defaults(&["--short", "--fault", "kill"])?;
-            summary["faults"] = or_why(Box::pin(faults.measure(more, shutdown)).await);
+            let (jobs, fault_jobs) = match self.quick {
+                true => (
+                    &["--jobs", QUICK_DEPTH][..],
+                    &["--jobs", QUICK_FAULT_JOBS][..],
+                ),
+                false => (&[][..], &[][..]),
+            };
+            say("A long queue");
+            let depth: depth::Depth = with_defaults(jobs)?;
+            let measured = Box::pin(depth.measure(more.clone(), shutdown)).await;
+            take(&mut summary, "depth", measured);
+            say("Every process killed while jobs run");
+            let options = [&["--short", "--fault", "kill"], fault_jobs].concat();
+            let faults: faults::Faults = with_defaults(&options)?;
+            let measured = Box::pin(faults.measure(more, shutdown)).await;
+            take(&mut summary, "faults", measured);
         }
         Ok(summary)
     }
@@ -346,15 +372,21 @@ impl Api<'_> {
 /// A part that could not be measured is told, and takes no other along.
 fn note(summary: &mut Value, part: &str, measured: anyhow::Result<()>) {
     if let Err(error) = measured {
-        say(&format!("  not measured: {error:#}"));
+        say(&format!("  {part}: {error:#}"));
         summary["ok"] = json!(false);
         summary["failed"][part] = json!(format!("{error:#}"));
     }
 }
 
-/// The same for a mode of its own.
-fn or_why(measured: anyhow::Result<Value>) -> Value {
-    measured.unwrap_or_else(|error| json!({"ok": false, "error": format!("{error:#}")}))
+/// The same for a mode of its own, and for one that found what must not be.
+fn take(summary: &mut Value, mode: &str, measured: anyhow::Result<Value>) {
+    let outcome = measured.and_then(|found| {
+        let good = found["ok"] == true;
+        summary[mode] = found;
+        ensure!(good, "a number to hold was missed: see its figures");
+        Ok(())
+    });
+    note(summary, mode, outcome);
 }
 
 /// A mode with these options and the defaults of all others.
@@ -430,49 +462,4 @@ fn conclude(mode: &str, json: bool, measured: anyhow::Result<Value>) -> i32 {
 /// Tells a person how it goes; standard output is for the summary.
 fn say(sentence: &str) {
     eprintln!("{sentence}");
-}
-
-fn print_table(summary: &Value) {
-    let latency = |key: &str| {
-        format!(
-            "p50 {:.2} ms, p99 {:.2} ms",
-            summary[key]["p50"].as_f64().unwrap_or(0.0),
-            summary[key]["p99"].as_f64().unwrap_or(0.0)
-        )
-    };
-    println!(
-        "broker to confirmed report  {}",
-        latency("broker_to_report_ms")
-    );
-    println!(
-        "API to result               {}",
-        latency("api_to_result_ms")
-    );
-    for (name, key, unit) in [
-        ("API", "api_jobs_per_s", "jobs/s"),
-        ("pipeline", "pipeline_jobs_per_s", "jobs/s"),
-        ("two bare hops", "two_hop_per_s", "messages/s"),
-    ] {
-        println!("{name:<27} {} {unit}", summary[key]);
-    }
-    for (name, key) in [
-        ("first call, on a stem", "stem_first_call_ms"),
-        ("first call, cold", "cold_ms"),
-        ("a paused runtime's call", "resume_ms"),
-        ("podman run, Node hello", "podman_run_ms"),
-    ] {
-        println!("{name:<27} {}", latency(key));
-    }
-    println!(
-        "an idle runtime, PSS        {} MiB",
-        summary["runtime_pss_mib"]
-    );
-    for (name, key) in [
-        ("pipeline", "pipeline_cpu_us_per_job"),
-        ("API", "api_cpu_us_per_job"),
-    ] {
-        println!("{name:<9} CPU µs per job    {}", summary[key]);
-    }
-    println!("resident memory, MiB        {}", summary["rss_mib"]);
-    println!("private memory, MiB         {}", summary["private_mib"]);
 }

@@ -70,8 +70,8 @@ pub struct Delivery<T> {
     pub received_us: u64,
     /// Microseconds since the Unix epoch when this process got it.
     pub delivered_us: u64,
-    /// Seconds since the Unix epoch when it was published; 0 if not said.
-    pub published_s: u64,
+    /// Microseconds since the Unix epoch when it was published; 0 if not said.
+    pub published_us: u64,
     /// Which delivery of its dispatch it is, from 1. Grows with every delivery, whatever its reason.
     pub delivery: u32,
     /// How long its body is, in bytes.
@@ -214,7 +214,8 @@ impl<T: DeserializeOwned> Deliveries<T> {
                         item,
                         received_us: message::number(properties, header::RECEIVED_US).unwrap_or(0),
                         delivered_us: now_us(),
-                        published_s: properties.timestamp().unwrap_or(0),
+                        published_us: message::number(properties, header::PUBLISHED_US)
+                            .unwrap_or_else(|| properties.timestamp().unwrap_or(0) * 1_000_000),
                         delivery: message::delivery_number(properties, raw.redelivered),
                         bytes: raw.data.len(),
                         receipt: (self.feed != Feed::Signals).then(|| Receipt {
@@ -352,7 +353,7 @@ impl<T> Delivery<T> {
             item: (),
             received_us: self.received_us,
             delivered_us: self.delivered_us,
-            published_s: self.published_s,
+            published_us: self.published_us,
             delivery: self.delivery,
             bytes: self.bytes,
             receipt: self.receipt,
@@ -408,7 +409,7 @@ impl Delivery<Job> {
     pub async fn bury(self, link: &Link, cause: Cause, reason: &str) -> Result<(), Error> {
         let deliveries = self.delivery;
         let (properties, headers) =
-            message::of_job(&self.item, deliveries, self.received_us, self.published_s);
+            message::of_job(&self.item, deliveries, self.received_us, self.published_us);
         let put = match encode(&self.item, QUEUE_MESSAGE_BYTES_MAX) {
             Ok(body) => {
                 link.put_away(properties, headers, &body, cause, reason)

@@ -32,7 +32,7 @@ pub(super) fn of_job(
     job: &Job,
     deliveries: u32,
     received_us: u64,
-    now_s: u64,
+    published_us: u64,
 ) -> (BasicProperties, FieldTable) {
     let mut headers = FieldTable::default();
     let mut text = |name: &str, value: &str| {
@@ -54,11 +54,12 @@ pub(super) fn of_job(
     number(header::DISPATCH, u64::from(job.dispatch));
     number(header::DELIVERIES, u64::from(deliveries));
     number(header::RECEIVED_US, received_us);
+    number(header::PUBLISHED_US, published_us);
     let properties = BasicProperties::default()
         .with_content_type(CONTENT_TYPE.into())
         .with_delivery_mode(PERSISTENT)
         .with_message_id(short(job.id.as_str()))
-        .with_timestamp(now_s)
+        .with_timestamp(published_us / 1_000_000)
         .with_type(job.kind.as_str().into());
     (properties, headers)
 }

@@ -30,7 +30,7 @@ impl Link {
             Priority::Normal => &names.jobs,
             Priority::High => &names.jobs_high,
         };
-        let (properties, headers) = message::of_job(job, 0, received_us, now_s());
+        let (properties, headers) = message::of_job(job, 0, received_us, now_us());
         let body = encoded(job)?;
         self.inner
             .publish(queue, properties.with_headers(headers), &body)
@@ -69,23 +69,25 @@ impl Link {
         self.inner.signal("", "pulse", &[]).await
     }
 
-    /// Puts a job into the retry queue of its priority, with what it has spent.
+    /// Puts a job into the retry queue of its priority, with what it has spent,
+    /// for a wait that grows with that.
     pub(super) async fn put_back(
         &self,
         job: &Job,
         deliveries: u32,
         received_us: u64,
     ) -> Result<(), Error> {
-        let (properties, headers) = message::of_job(job, deliveries, received_us, now_s());
+        let (properties, headers) = message::of_job(job, deliveries, received_us, now_us());
         let body = encoded(job)?;
         let names = &self.inner.names;
         let queue = match job.priority {
             Priority::Normal => &names.retry,
             Priority::High => &names.retry_high,
         };
-        self.inner
-            .publish(queue, properties.with_headers(headers), &body)
-            .await
+        let properties = properties
+            .with_expiration(topology::retry_ms(deliveries).to_string().into())
+            .with_headers(headers);
+        self.inner.publish(queue, properties, &body).await
     }
 
     /// Puts a message that can go nowhere else into the dead-letter queue.

@@ -23,9 +23,13 @@ const DEAD_LENGTH_MAX: i64 = 100_000;
 const DEAD_LENGTH_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 /// What the log of dead letters forgets at a time, in bytes.
 const DEAD_LOG_SEGMENT_BYTES: i64 = 64 * 1024 * 1024;
-/// How long a job waits before it is tried once more, in milliseconds: long
-/// enough for a dying runtime to be cleaned up, short enough not to be felt.
-const RETRY_MS: i64 = 1_000;
+/// How long a job waits before its second try, in milliseconds: long enough for
+/// a dying runtime to be cleaned up, short enough not to be felt. Each further
+/// try waits twice as long as the one before.
+const RETRY_MS_MIN: u32 = 1_000;
+/// The longest such wait. A queue lets go of its messages in their order, so it
+/// is also the longest that one which waits less may be held up by others.
+const RETRY_MS_MAX: u32 = 8_000;
 
 /// Declares all that jobs and reports pass through.
 pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Error> {
@@ -73,7 +77,7 @@ pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Erro
     ] {
         let mut arguments = work_arguments();
         arguments.extend([
-            ("x-message-ttl", long(RETRY_MS)),
+            ("x-message-ttl", long(i64::from(RETRY_MS_MAX))),
             ("x-dead-letter-exchange", text("")),
             ("x-dead-letter-routing-key", text(back_to)),
             ("x-dead-letter-strategy", text("at-least-once")),
@@ -115,6 +119,14 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str) -> Result<(), Erro
         FieldTable::default(),
     );
     settled(queue, bound).await
+}
+
+/// How long a job waits that was delivered so many times, in milliseconds.
+pub fn retry_ms(deliveries: u32) -> u32 {
+    let doublings = deliveries.saturating_sub(1).min(RETRY_MS_MAX.ilog2());
+    RETRY_MS_MIN
+        .saturating_mul(1 << doublings)
+        .min(RETRY_MS_MAX)
 }
 
 fn work_arguments() -> Vec<(&'static str, AMQPValue)> {
@@ -254,4 +266,15 @@ fn text(value: &str) -> AMQPValue {
 
 fn long(value: i64) -> AMQPValue {
     AMQPValue::LongLongInt(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wait_is_twice_the_one_before_up_to_a_limit() {
+        let waits: Vec<_> = [0, 1, 2, 3, 4, 5, u32::MAX].map(retry_ms).into();
+        assert_eq!(waits, [1_000, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000]);
+    }
 }

@@ -151,7 +151,7 @@ fn tree_bytes(pid: i32) -> Option<u64> {
 
 /// A process and every one below it. Whatever loses its parent inside a
 /// container becomes a child of its first process, so this is all of it.
-fn tree(pid: i32) -> Vec<i32> {
+pub(super) fn tree(pid: i32) -> Vec<i32> {
     let mut all = vec![pid];
     let mut at = 0;
     while let Some(&pid) = all.get(at) {

@@ -6,6 +6,7 @@
 //!   AGENT-N/             one worker's, readable by its user alone
 //!     host.json          what the host can enforce, for the worker that follows a killed one
 //!     RANDOM/
+//!       first            the container's first process, to be ended without Podman
 //!       log              the container's standard error, bounded
 //!       run/             mounted read-only at /sluice/run
 //!         harness.sock
@@ -15,6 +16,7 @@
 //! Node runs under another user id than the worker (a subordinate one), so what
 //! it uses is open to all, below a directory that only the worker's user can enter.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -36,6 +38,9 @@ pub(super) const BUNDLE_NAME: &str = "app.mjs";
 /// What is known of the host, in a worker's directory.
 const HOST_NAME: &str = "host.json";
 
+/// Who the container's first process is, in a runtime's directory.
+const FIRST_NAME: &str = "first";
+
 /// Certificate authorities for apps, below the harness directory; there if the agent has some.
 pub(super) const ROOTS_NAME: &str = "roots.pem";
 
@@ -51,20 +56,19 @@ pub(super) struct Directory {
 /// `roots` are certificates that apps trust beside Node's own.
 pub(super) async fn write_harness(
     mounts_dir: &Path,
-    files: &'static [(&'static str, &'static str)],
+    mut files: Vec<(String, Cow<'static, str>)>,
     roots: &[String],
 ) -> Result<PathBuf, Error> {
     let roots = roots.join("\n");
     let mounts_dir = mounts_dir.to_owned();
     unblock(move || {
-        let mut files = files.to_vec();
         if !roots.is_empty() {
-            files.push((ROOTS_NAME, &roots));
+            files.push((ROOTS_NAME.to_owned(), roots.into()));
         }
         let mut hash = Sha256::new();
         for (name, text) in &files {
             hash.update(format!("{name} {}\n", text.len()));
-            hash.update(text);
+            hash.update(text.as_bytes());
         }
         let hash = format!("{:x}", hash.finalize());
         let path = mounts_dir.join(format!("harness-{}", &hash[..16]));
@@ -124,6 +128,73 @@ pub(super) async fn recall_host(owner_dir: &Path) -> Option<Host> {
     .await
 }
 
+/// The first process of a container.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum First {
+    /// It is not visible from here.
+    Unseen,
+    /// Told apart from a later one of the same number by when it was born.
+    Process { pid: i32, born: String },
+}
+
+/// Writes down who a container's first process is, before anybody talks to it.
+pub(super) async fn write_first(directory: &Path, pid: Option<i32>) -> Result<(), Error> {
+    let path = directory.join(FIRST_NAME);
+    unblock(move || {
+        let process = pid.and_then(|pid| Some((pid, born(pid)?)));
+        let first = process.map_or(First::Unseen, |(pid, born)| First::Process { pid, born });
+        let written = serde_json::to_vec(&first)
+            .map_err(io::Error::from)
+            .and_then(|text| fs::write(&path, text));
+        written.map_err(|source| files_error("a runtime could not be noted at", &path, source))
+    })
+    .await
+}
+
+/// The first processes of all containers that had one written down.
+pub(super) async fn firsts(owner_dir: &Path) -> Vec<(PathBuf, First)> {
+    let owner_dir = owner_dir.to_owned();
+    unblock(move || {
+        let entries = fs::read_dir(owner_dir).into_iter().flatten().flatten();
+        let read = entries.filter_map(|entry| {
+            let text = fs::read(entry.path().join(FIRST_NAME)).ok()?;
+            // What was cut short by a full disk tells nobody.
+            let first = serde_json::from_slice(&text).unwrap_or(First::Unseen);
+            Some((entry.path(), first))
+        });
+        read.collect()
+    })
+    .await
+}
+
+/// When a process began, as the kernel counts it since this boot.
+pub(super) fn born(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let started = stat_field(&stat, STAT_START)?;
+    Some(format!("{started} {}", boot()?.trim()))
+}
+
+/// Whether it still runs: one that is dead and not yet buried does not.
+pub(super) fn runs(pid: i32, birth: &str) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let dead = matches!(stat_field(&stat, STAT_STATE), Some("Z" | "X"))
+        && stat_field(&stat, STAT_THREADS).is_none_or(|threads| threads == "0" || threads == "1");
+    !dead && born(pid).as_deref() == Some(birth)
+}
+
+/// Fields of `/proc/PID/stat` behind the name.
+const STAT_STATE: usize = 0;
+const STAT_THREADS: usize = 17;
+const STAT_START: usize = 19;
+
+fn stat_field(stat: &str, number: usize) -> Option<&str> {
+    // The name in parentheses may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(number)
+}
+
 /// Makes a runtime's directory and listens on its socket.
 pub(super) async fn create(
     owner_dir: &Path,
@@ -181,7 +252,11 @@ pub(super) async fn tail(path: &Path, bytes_max: usize) -> String {
     .await
 }
 
-fn make_harness(mounts_dir: &Path, path: &Path, files: &[(&str, &str)]) -> io::Result<()> {
+fn make_harness(
+    mounts_dir: &Path,
+    path: &Path,
+    files: &[(String, Cow<'static, str>)],
+) -> io::Result<()> {
     fs::create_dir_all(mounts_dir)?;
     // Made aside and renamed, as several workers may do this at once.
     let aside = tempfile::Builder::new()
@@ -192,7 +267,7 @@ fn make_harness(mounts_dir: &Path, path: &Path, files: &[(&str, &str)]) -> io::R
         if let Some(parent) = file.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(&file, text)?;
+        fs::write(&file, text.as_bytes())?;
         permit(&file, 0o444)?;
     }
     // The mount point of each runtime's own directory.

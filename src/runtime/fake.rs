@@ -111,7 +111,7 @@ impl Runtime for Fake {
         self.check().map(|()| Host::default())
     }
 
-    async fn start(&self, spec: &Spec, _host: &Host) -> Result<Option<i32>, Error> {
+    async fn start(&self, spec: &Spec, _host: &Host) -> Result<(), Error> {
         self.check()?;
         let (kill, killed) = channel::bounded(1);
         let capabilities = {
@@ -129,6 +129,10 @@ impl Runtime for Fake {
             };
             fake.lock().exits.insert(name, exit);
         });
+        Ok(())
+    }
+
+    async fn process(&self, _name: &str) -> Result<Option<i32>, Error> {
         Ok(None)
     }
 

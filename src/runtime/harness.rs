@@ -28,6 +28,7 @@ use sluice_proto::harness::{Answer, FromRuntime, ToRuntime};
 use sluice_proto::report::{Cause, Failure};
 
 use crate::runtime::death::Verdict;
+use crate::runtime::directory::born;
 use crate::runtime::invocation::{Invocation, Mailbox};
 use crate::runtime::table::{Due, Table};
 use crate::shutdown::spawn_detached;
@@ -316,13 +317,6 @@ impl std::fmt::Debug for Conversation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Conversation({})", self.container)
     }
-}
-
-/// When a process began, as the kernel counts it.
-fn born(pid: i32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19).map(str::to_owned)
 }
 
 /// Tells the keeper of the end however the reader ends, also by a panic.

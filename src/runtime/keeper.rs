@@ -29,6 +29,7 @@ use crate::runtime::directory;
 use crate::runtime::harness::{Conversation, Greeted, Signals};
 use crate::runtime::ledger::{NETWORKS, Number};
 use crate::runtime::pool::{Handle, Shared};
+use crate::runtime::processors::Processors;
 use crate::runtime::reaper::{self, REMOVALS_MAX};
 use crate::runtime::sandbox::{Host, Spec};
 use crate::runtime::{Error, Owner, Runtime, launch};
@@ -53,8 +54,8 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 /// How long a start waits for the first look at the engine and the sweep.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(10);
 
-/// How long a worker that follows a killed one waits for Podman to be through
-/// with that one's containers, before it starts its own beside that.
+/// How long a worker that follows a killed one waits for Podman to remove that
+/// one's containers, which have ended, before it starts its own beside that.
 const SWEEP_MAX: Duration = Duration::from_secs(1);
 
 const TICK: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ enum Done {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
     Whole,
-    /// Their directories and sockets are gone; the containers go with the next list.
+    /// Processes, directories and sockets are gone; the records go with the next list.
     Begun,
 }
 
@@ -96,6 +97,7 @@ pub(super) struct Keeper<R> {
     shared: Arc<Shared>,
     inbox: channel::Receiver<Event>,
     host: Host,
+    processors: Processors,
     held: HashMap<Number, Held>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     removals: VecDeque<Number>,
@@ -136,6 +138,7 @@ impl<R: Runtime> Keeper<R> {
         Self {
             runtime: Arc::new(runtime),
             owner_dir: directory::of_owner(&config.mounts_dir, &owner),
+            processors: Processors::new(config.cpus, owner.worker),
             config,
             owner,
             harness_dir,
@@ -283,8 +286,11 @@ impl<R: Runtime> Keeper<R> {
         };
         self.held.insert(number, held);
         let (runtime, host) = (Arc::clone(&self.runtime), self.host.clone());
+        let processors = (!host.can("cpu")).then(|| self.processors.next()).flatten();
         let work = async move {
-            let outcome = launch::launch(&*runtime, &spec, &host, &listener, &directory).await;
+            let launched =
+                launch::launch(&*runtime, &spec, &host, &listener, &directory, processors);
+            let outcome = launched.await;
             if outcome.is_err() {
                 launch::discard(&*runtime, &spec.name, &directory.path).await;
             }

@@ -26,6 +26,7 @@
 //! | `death` | why a runtime died, pure |
 //! | `sandbox` | the container's specification, pure |
 //! | `podman` | the engine behind [`Runtime`] |
+//! | `processors` | which of them a runtime may use, where no cgroup says so |
 //! | `directory`, `network`, `reaper` | files, routes and leftovers |
 //! | `fake` | an engine without containers, for tests |
 
@@ -46,6 +47,7 @@ mod network;
 pub mod node;
 pub mod podman;
 pub mod pool;
+mod processors;
 mod reaper;
 pub mod sandbox;
 mod table;
@@ -64,13 +66,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// What the engine's host can enforce.
     fn host(&self) -> impl Future<Output = Result<Host, Error>> + Send;
 
-    /// Creates and starts a container; gives the id of its first process as
-    /// this host sees it, where it does.
-    fn start(
-        &self,
-        spec: &Spec,
-        host: &Host,
-    ) -> impl Future<Output = Result<Option<i32>, Error>> + Send;
+    /// Creates and starts a container.
+    fn start(&self, spec: &Spec, host: &Host) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The id of a container's first process as this host sees it, where it does.
+    fn process(&self, name: &str) -> impl Future<Output = Result<Option<i32>, Error>> + Send;
 
     /// Waits for the end of a container and says how it was. The log's tail is the caller's.
     fn wait(&self, name: &str) -> impl Future<Output = Result<Exit, Error>> + Send;

@@ -170,22 +170,17 @@ impl Podman {
         Ok(inspected["State"].take())
     }
 
-    async fn try_start(&self, spec: &Spec, host: &Host) -> Result<Option<i32>, Error> {
+    async fn try_start(&self, spec: &Spec, host: &Host) -> Result<(), Error> {
         let begun = Instant::now();
         self.create(spec, host).await?;
         let created = begun.elapsed();
         let container = self.api.containers().get(&spec.name);
         self.call("start a container", START_MAX, container.start(None))
             .await?;
-        let state = self.state(&spec.name).await?;
         let create_us = created.as_micros() as u64;
         let start_us = (begun.elapsed() - created).as_micros() as u64;
         tracing::debug!(container = %spec.name, create_us, start_us, "A container runs");
-        let pid = state["Pid"]
-            .as_i64()
-            .and_then(|pid| i32::try_from(pid).ok());
-        // A worker in a container of its own does not see the processes of others.
-        Ok(pid.filter(|pid| *pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists()))
+        Ok(())
     }
 
     async fn pull(&self, image: &str) -> Result<(), Error> {
@@ -253,7 +248,7 @@ impl Runtime for Podman {
         Ok(read_host(&info))
     }
 
-    async fn start(&self, spec: &Spec, host: &Host) -> Result<Option<i32>, Error> {
+    async fn start(&self, spec: &Spec, host: &Host) -> Result<(), Error> {
         let mut attempt = 0;
         loop {
             match self.try_start(spec, host).await {
@@ -267,6 +262,14 @@ impl Runtime for Podman {
                 outcome => return outcome,
             }
         }
+    }
+
+    async fn process(&self, name: &str) -> Result<Option<i32>, Error> {
+        let state = self.state(name).await?;
+        let pid = state["Pid"].as_i64();
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+        // A worker in a container of its own does not see the processes of others.
+        Ok(pid.filter(|pid| *pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists()))
     }
 
     async fn wait(&self, name: &str) -> Result<Exit, Error> {

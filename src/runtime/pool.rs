@@ -122,7 +122,8 @@ impl Pool {
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         let roots = &config.egress.additional_root_cas;
-        let harness_dir = directory::write_harness(&config.mounts_dir, node::FILES, roots).await?;
+        let harness_dir =
+            directory::write_harness(&config.mounts_dir, node::files(), roots).await?;
         let watch = clock::Watch {
             memory_bytes_max: config.memory_bytes,
             sandbox: config.sandbox,

@@ -16,7 +16,7 @@ use sluice_proto::harness::{HARNESS_DIR, RUN_DIR};
 use crate::config::{EgressConfig, Network, Reach, RuntimeConfig, Sandbox};
 use crate::runtime::Owner;
 use crate::runtime::directory::{Directory, ROOTS_NAME};
-use crate::runtime::node::SECCOMP;
+use crate::runtime::node::{SCRIPT, SECCOMP};
 
 /// Labels every container of an agent carries.
 pub(super) const LABEL_AGENT: &str = "io.sluice.agent";
@@ -87,7 +87,8 @@ impl Host {
             .collect()
     }
 
-    fn can(&self, controller: &str) -> bool {
+    /// Whether the kernel holds a container to what this controller bounds.
+    pub(super) fn can(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
     }
 }
@@ -173,7 +174,7 @@ impl Spec {
         let heap_mib = (self.memory_bytes >> 20) * 3 / 4;
         vec![
             format!("--max-old-space-size={}", heap_mib.max(32)),
-            format!("{HARNESS_DIR}/harness.mjs"),
+            format!("{HARNESS_DIR}/{SCRIPT}"),
         ]
     }
 

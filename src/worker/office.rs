@@ -105,6 +105,7 @@ impl Office {
         } = start;
         let hops = Hops {
             received_us: hold.delivery.received_us,
+            published_us: hold.delivery.published_us,
             delivered_us: hold.delivery.delivered_us,
             ..Hops::default()
         };

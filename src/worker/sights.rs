@@ -11,11 +11,13 @@ use sluice_proto::job::{Attempt, Job, Kind};
 use sluice_proto::queue::{HELD_LINE_BYTES_MAX, HeldJob, RetriedJob, TALLY_BUCKETS_MS, Tally};
 use sluice_proto::report::{Cause, Outcome, RuntimeUse};
 
+use crate::queue::retry_ms;
+
 /// Retried jobs remembered.
 const RETRIED_MAX: usize = 100;
-/// How long a retried job is told of, in microseconds: it waits a second in the
-/// retry queue, and a look may come a moment later.
-const RETRIED_US: u64 = 3_000_000;
+/// How much longer than it waits in the retry queue a retried job is told of, in
+/// microseconds: a look may come a moment later.
+const RETRIED_SPARE_US: u64 = 2_000_000;
 
 #[derive(Debug, Default)]
 pub struct Sights {
@@ -127,7 +129,8 @@ impl Sights {
 
     /// Jobs that went to the retry queue a moment ago.
     pub fn lately_retried(&self, now_us: u64) -> Vec<RetriedJob> {
-        let recent = |job: &&RetriedJob| now_us.saturating_sub(job.at_us) <= RETRIED_US;
+        let recent =
+            |job: &&RetriedJob| now_us.saturating_sub(job.at_us) <= told_us(job.attempt.delivery);
         self.retried.iter().filter(recent).cloned().collect()
     }
 
@@ -143,6 +146,11 @@ impl Sights {
             })
             .collect()
     }
+}
+
+/// How long after it was put back a job of so many deliveries is told of.
+fn told_us(deliveries: u32) -> u64 {
+    u64::from(retry_ms(deliveries)) * 1_000 + RETRIED_SPARE_US
 }
 
 #[cfg(test)]
@@ -175,8 +183,12 @@ mod tests {
         let job = JobId::from("j");
         sights.logged(&job, "nobody");
         assert_eq!(sights.held(&job, Attempt::default(), false).last_line, None);
-        sights.retried(&job, Attempt::default(), Cause::Collateral, 10);
-        assert_eq!(sights.lately_retried(10 + RETRIED_US).len(), 1);
-        assert_eq!(sights.lately_retried(11 + RETRIED_US).len(), 0);
+        let third = Attempt {
+            dispatch: 1,
+            delivery: 3,
+        };
+        sights.retried(&job, third, Cause::Collateral, 10);
+        assert_eq!(sights.lately_retried(6_000_010).len(), 1);
+        assert_eq!(sights.lately_retried(6_000_011).len(), 0);
     }
 }

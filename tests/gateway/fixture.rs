@@ -413,6 +413,7 @@ pub fn finished(job: &JobId, dispatch: u32, delivery: u32, outcome: Outcome) -> 
             }),
             hops: Hops {
                 received_us: 1,
+                published_us: 1,
                 delivered_us: 2,
                 claimed_us: 3,
                 started_us: 4,

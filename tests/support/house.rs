@@ -30,7 +30,7 @@ pub struct House {
     control: Control,
     pub gateway: Process,
     pub agent: Process,
-    lender: Vec<(&'static str, String)>,
+    pub lender: Vec<(&'static str, String)>,
     pub bridge: Option<Process>,
     pub workers: Vec<Process>,
     pub websocket: Chaos,

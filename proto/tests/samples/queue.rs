@@ -185,6 +185,7 @@ fn finished(outcome: Outcome) -> Body {
         runtime: Some(runtime(Origin::Warm)),
         hops: Hops {
             received_us: 1_764_000_000_100_000,
+            published_us: 1_764_000_000_110_000,
             delivered_us: 1_764_000_000_200_000,
             claimed_us: 1_764_000_000_210_000,
             started_us: 1_764_000_000_300_000,

@@ -204,12 +204,12 @@ fn cgroup(facts: &Facts) -> Verdict {
             if missing.is_empty() {
                 return ok(NAME, "cgroup v2 with memory, pids and cpu delegated".into());
             }
-            let found = format!("cgroup v2, but {} not delegated: these limits are watched by the worker, not enforced by the kernel", missing.join(", "));
+            let found = format!("cgroup v2, but {} not delegated: the worker's substitutes hold these (a watch on memory, a limit of the user namespace, a binding to processors)", missing.join(", "));
             warning(NAME, found, "systemctl edit user@.service  and add  [Service] Delegate=cpu memory pids")
         }
         Some(Cgroup::V1) => warning(
             NAME,
-            "cgroup v1: memory is bounded by Node's own heap limit and a watch on resident memory, processes by the worker; processor time is not: a runtime may use every processor for as long as its job may run".into(),
+            "cgroup v1: memory is bounded by Node's own heap limit and a watch on resident memory, processes by a limit of their user namespace, processors by binding each runtime to as many as it may use".into(),
             "boot with systemd.unified_cgroup_hierarchy=1 for limits that the kernel enforces",
         ),
         None => warning(NAME, "no cgroup file system found".into(), "mount -t cgroup2 none /sys/fs/cgroup"),

@@ -119,8 +119,8 @@ pub enum Queue {
     /// Watch queues, workers and running jobs full-screen.
     ///
     /// Keys: up and down choose a job; p peeks into its payload, t traces it,
-    /// w says why, c cancels it (twice to confirm), space pauses or resumes the
-    /// pool, q quits.
+    /// w says why, page up and down read on in a long answer, c cancels it (twice
+    /// to confirm), space pauses or resumes the pool, q quits.
     ///
     /// Example: sluice queue top
     Top {

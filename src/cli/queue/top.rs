@@ -22,12 +22,15 @@ use crate::cli::admin::{Failure, segment};
 use crate::cli::queue::access::Access;
 use crate::cli::queue::top::draw::{draw, jobs};
 use crate::cli::queue::views;
-use crate::shutdown::unblock;
+use crate::shutdown::{Shutdown, unblock};
+use crate::telemetry;
 
 /// How often everything is looked at.
 const REFRESH: Duration = Duration::from_secs(1);
 /// How long one look for a key blocks its thread.
 const KEY_WAIT: Duration = Duration::from_millis(100);
+/// How far an answer moves with one key: less than is seen of it.
+const PAGE_LINES: i32 = 5;
 
 /// Everything on the screen.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ struct Screen {
     jobs: Vec<Value>,
     selected: usize,
     note: String,
+    /// Lines of the note that are above what is seen of it.
+    scrolled: u16,
     /// The job that the next `c` cancels.
     doomed: Option<String>,
 }
@@ -53,14 +58,22 @@ enum Action {
     Resume,
 }
 
-/// Runs until `q`.
+/// Runs until `q`, or a signal to end. Either way the terminal is as it was.
 pub async fn run(access: Access) -> Result<i32, Failure> {
     // Before the screen is taken: an error now is an ordinary one.
     let overview = access.get("/v1/queues").await?;
+    let ended = Shutdown::new();
+    ended.on_signals().map_err(anyhow::Error::from)?;
     let mut terminal =
         ratatui::try_init().context("a terminal is needed: `sluice queue ls` needs none")?;
-    let ran = watch(&access, overview, &mut terminal).await;
+    telemetry::mute(true);
+    let watching = Box::pin(watch(&access, overview, &mut terminal));
+    let ran = match select(watching, Box::pin(ended.draining())).await {
+        Either::Left((ran, _)) => ran,
+        Either::Right(((), _)) => Ok(0),
+    };
     ratatui::restore();
+    telemetry::mute(false);
     ran
 }
 
@@ -92,14 +105,14 @@ async fn watch(
                 match screen.press(code, modifiers) {
                     Action::Quit => return Ok(0),
                     Action::Nothing => {}
-                    action => screen.note = act(access, action).await,
+                    action => screen.say(act(access, action).await),
                 }
             }
             Either::Right((seen, _)) => {
                 look = refresh();
                 match seen {
                     Ok(overview) => screen.see(overview),
-                    Err(failure) => screen.note = failure.to_string(),
+                    Err(failure) => screen.say(failure.to_string()),
                 }
             }
         }
@@ -188,11 +201,23 @@ impl Screen {
         job["job"].as_str().map(str::to_owned)
     }
 
+    fn say(&mut self, note: String) {
+        self.note = note;
+        self.scrolled = 0;
+    }
+
+    fn scroll(&mut self, lines: i32) {
+        let last = self.note.lines().count().saturating_sub(1);
+        let to = i64::from(self.scrolled) + i64::from(lines);
+        let to = to.clamp(0, i64::try_from(last).unwrap_or(0));
+        self.scrolled = u16::try_from(to).unwrap_or(u16::MAX);
+    }
+
     fn press(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Action {
         let doomed = self.doomed.take();
         let chosen = self.chosen();
         if chosen.is_none() && matches!(code, KeyCode::Char('p' | 't' | 'w')) {
-            self.note = "No job runs here now, so there is none to look at.".to_owned();
+            self.say("No job runs here now, so there is none to look at.".to_owned());
         }
         let on_job = |action: fn(String) -> Action| chosen.map_or(Action::Nothing, action);
         match code {
@@ -206,13 +231,21 @@ impl Screen {
                 self.selected = (self.selected + 1).min(self.jobs.len().saturating_sub(1));
                 Action::Nothing
             }
+            KeyCode::PageUp => {
+                self.scroll(-PAGE_LINES);
+                Action::Nothing
+            }
+            KeyCode::PageDown => {
+                self.scroll(PAGE_LINES);
+                Action::Nothing
+            }
             KeyCode::Char('p') => on_job(Action::Peek),
             KeyCode::Char('t') => on_job(Action::Trace),
             KeyCode::Char('w') => on_job(Action::Why),
             KeyCode::Char('c') => match self.chosen() {
                 Some(id) if doomed.as_deref() == Some(&id) => Action::Cancel(id),
                 Some(id) => {
-                    self.note = format!("Press c once more to cancel {id}.");
+                    self.say(format!("Press c once more to cancel {id}."));
                     self.doomed = Some(id);
                     Action::Nothing
                 }
@@ -334,6 +367,29 @@ mod tests {
             screen.press(KeyCode::Char('c'), KeyModifiers::CONTROL),
             Action::Quit
         );
+    }
+
+    #[test]
+    fn a_long_answer_can_be_read_to_its_end() {
+        let mut screen = screen();
+        screen.say((0..12).map(|n| format!("line {n}\n")).collect());
+        let mut press = |code| {
+            assert_eq!(screen.press(code, KeyModifiers::NONE), Action::Nothing);
+            screen.scrolled
+        };
+        assert_eq!(press(KeyCode::PageUp), 0);
+        let seen = [5, 10, 11, 11].map(|_| press(KeyCode::PageDown));
+        assert_eq!(seen, [5, 10, 11, 11]);
+        assert_eq!(press(KeyCode::PageUp), 6);
+        let mut terminal = Terminal::new(TestBackend::new(100, 40)).expect("a terminal");
+        terminal.draw(|frame| draw(frame, &screen)).expect("drawn");
+        let text = terminal.backend().to_string();
+        assert!(
+            text.contains("line 11") && !text.contains("line 5"),
+            "{text}"
+        );
+        screen.say("another".to_owned());
+        assert_eq!(screen.scrolled, 0);
     }
 
     #[test]

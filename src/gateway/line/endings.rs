@@ -205,6 +205,12 @@ impl Inner {
         }
     }
 
+    /// Whether nothing is left to do of a job; also of one that never was.
+    pub(super) fn has_ended(&self, id: &str) -> bool {
+        let live = self.live.get(id);
+        live.is_none_or(|live| live.state.phase.is_final())
+    }
+
     /// Puts a job that waited a moment back among the ready ones; says in which pool.
     fn make_ready(&mut self, id: &str) -> Option<String> {
         let live = self.live.get(id)?;

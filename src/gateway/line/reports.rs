@@ -24,6 +24,9 @@ use crate::telemetry::now_us;
 /// Names longer than this are cut: they come from outside and are kept and shown.
 const NAME_CHARS_MAX: usize = 200;
 
+/// Why whoever begins a job that has ended is to let go of it.
+const ENDED: &str = "the job has ended already";
+
 // === impl Line ===
 
 impl Line {
@@ -43,7 +46,14 @@ impl Line {
         let mut numbers = Vec::with_capacity(items.len());
         for Numbered { number, report } in items {
             numbers.push(number);
+            let started = matches!(report.body, Body::Started { .. }).then(|| report.job.clone());
             self.report(&mut inner, pool, &agent, report, &mut plan);
+            if let Some(job) = started.filter(|job| inner.has_ended(job.as_str())) {
+                // Its worker never heard of the end, and would run it for nothing.
+                let reason = Arc::from(ENDED);
+                plan.frames
+                    .push((outbox.clone(), Outbox::Cancel { job, reason }));
+            }
         }
         // The store commits in order: a repeat of what is not committed yet is answered after it.
         plan.frames.push((outbox, Outbox::Received(numbers)));

@@ -321,6 +321,12 @@ async fn a_job_that_vanished_while_it_ran_is_lost_and_not_run_twice() {
     let job = end_of(created.ended).await;
     assert_eq!(job["outcome"]["cause"], "lost", "{job}");
     assert!(outbox.is_empty(), "it may have run");
+    // Whoever begins it all the same is told to let go of it.
+    bench.start_job("a", &created.id).await;
+    let Outbox::Cancel { job, .. } = next(&outbox).await else {
+        panic!("nothing is said to the one who runs it");
+    };
+    assert_eq!(job.as_str(), created.id);
     bench.stop().await;
 }
 

@@ -103,6 +103,7 @@ fn failed(failure: &Failure) -> Value {
 pub fn hops(hops: &Hops) -> String {
     let noted = [
         ("received", hops.received_us),
+        ("published", hops.published_us),
         ("delivered", hops.delivered_us),
         ("claimed", hops.claimed_us),
         ("started", hops.started_us),
@@ -312,6 +313,7 @@ mod tests {
             outcome: outcome(&Outcome::Failed(Failure::new(Cause::Threw, "x"))).into(),
             hops: hops(&Hops {
                 received_us: 12,
+                published_us: 12,
                 delivered_us: 13,
                 claimed_us: 14,
                 started_us: 16,
@@ -324,7 +326,7 @@ mod tests {
         let trace = trace(&spec(), &progress, Some(&ending));
         let hops = trace["hops"].as_array().expect("a list");
         let times: Vec<_> = hops.iter().map(|hop| hop["at_us"].as_u64()).collect();
-        assert!(times.is_sorted() && times.len() == 10, "{trace}");
+        assert!(times.is_sorted() && times.len() == 11, "{trace}");
         assert_eq!(hops[3]["attempt"], "2.1");
     }
 

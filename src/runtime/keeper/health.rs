@@ -22,9 +22,15 @@ impl<R: Runtime> Keeper<R> {
         let sweep = (!self.swept).then(|| self.owner_dir.clone());
         async move {
             let looked = async {
+                // It needs no engine, and what a killed worker left does not run
+                // on beside its jobs, which others have by now.
+                let ended = match &sweep {
+                    Some(owner_dir) => reaper::end_processes(owner_dir).await,
+                    None => true,
+                };
                 runtime.ready(&image).await?;
                 match sweep {
-                    Some(owner_dir) => sweep_first(&*runtime, &owner, &owner_dir).await,
+                    Some(owner_dir) => sweep_first(&*runtime, &owner, &owner_dir, ended).await,
                     None => runtime.host().await.map(|host| (host, Sweep::Whole)),
                 }
             };
@@ -113,14 +119,15 @@ impl<R: Runtime> Keeper<R> {
 
 /// Removes what an earlier process left, and finds out what the host can enforce.
 ///
-/// A process that was killed leaves containers whose sockets died with it, so
-/// that they end; while Podman cleans up after them, it answers nothing about
-/// containers, for seconds on a busy host. What that process knew of the host
-/// is enough then to start new ones, and the leftovers go with the next list.
+/// While Podman cleans up after a killed worker, it answers nothing about
+/// containers, for seconds on a busy host. Where all their processes are known
+/// to have `ended`, what is left of them is records, which go with the next
+/// list; and what the killed worker knew of the host is enough to start new ones.
 async fn sweep_first<R: Runtime>(
     runtime: &R,
     owner: &Owner,
     owner_dir: &Path,
+    ended: bool,
 ) -> Result<(Host, Sweep), Error> {
     let whole = async {
         let host = runtime.host().await?;
@@ -130,14 +137,18 @@ async fn sweep_first<R: Runtime>(
         }
         Ok((host, Sweep::Whole))
     };
-    let swept = match directory::recall_host(owner_dir).await {
+    let known = match ended {
+        true => directory::recall_host(owner_dir).await,
+        false => None,
+    };
+    let swept = match known {
         None => whole.await?,
         Some(known) => match timeout(SWEEP_MAX, whole).await {
             Ok(swept) => swept?,
             Err(_) => {
                 directory::delete(owner_dir).await;
                 tracing::info!(
-                    "Podman is busy with runtimes of an earlier worker; they are removed beside the first jobs"
+                    "Podman is busy; runtimes of an earlier worker have ended, and their records are removed beside the first jobs"
                 );
                 (known, Sweep::Begun)
             }

@@ -17,8 +17,9 @@ export const EXPRESSION_LINES_BEFORE = 3;
 
 const SHALLOW = { __proto__: null, depth: 2 };
 const CUT = '… [cut]';
-const HARNESS_URL = new URL('./', import.meta.url).href;
-const RUN_URL = new URL('./run/', import.meta.url).href;
+// Paths, because frames of the harness name a path and those of an app a URL.
+const HARNESS = new URL('./', import.meta.url).pathname;
+const RUN = new URL('./run/', import.meta.url).pathname;
 const expressionLine = /\bexpression:(\d+)/;
 
 /** A failure of the harness's own making. */
@@ -101,7 +102,7 @@ function isForeign(line) {
   if (!StringStartsWith(line, '    at ')) return false;
   if (StringIncludes(line, 'node:internal/') || StringIncludes(line, 'node:async_hooks')) return true;
   if (StringIncludes(line, 'expression:')) return false;
-  return StringIncludes(line, HARNESS_URL) && !StringIncludes(line, RUN_URL);
+  return StringIncludes(line, HARNESS) && !StringIncludes(line, RUN);
 }
 
 /** Lines of an expression count from its own first line. */

@@ -17,7 +17,8 @@
 // be forged. The container is the wall, one process serves one identity, and
 // the worker trusts nothing it hears here across identities.
 //
-// Needs Node 20 or later and nothing else. `node harness.mjs [SOCKET]`.
+// Needs Node 20 or later and nothing else. `node harness.mjs [SOCKET]`; runtimes
+// run it as one script with all that it imports (src/runtime/node.rs).
 
 import './primordials.mjs';
 
@@ -42,6 +43,8 @@ const PROTOCOL = 1;
 /** Exit codes: the worker is gone; the worker, or the harness, makes no sense. */
 const EXIT_WORKER_GONE = 0;
 const EXIT_SOFTWARE = 70;
+/** When a runtime without an identity is a stem, that somebody will want to be quick. */
+const READY_MS = 50;
 
 const socketPath = process.argv[2] ?? fileURLToPath(new URL('./run/harness.sock', import.meta.url));
 process.argv.length = 2;
@@ -62,6 +65,7 @@ let exit = process.exit;
 const wire = connect(socketPath, {
   onReady() {
     wire.send({ hello: { protocol: PROTOCOL, node: version, posture: takePosture() } });
+    setTimeout(makeReady, READY_MS).unref();
   },
   onMessage,
   onEnd(error) {
@@ -84,6 +88,12 @@ function onMessage(message) {
   } else if (message.abort !== undefined) invocations.abort(message.abort.invocation);
   else if (message.load !== undefined) load(message.load);
   else throw new TypeError('the worker sent a message that this harness does not know');
+}
+
+/** Loads what an app will import, while nobody waits. */
+function makeReady() {
+  // Whoever has an identity imports it anyway, or needs none of it.
+  if (app === undefined) import(new URL('./node_modules/@slflows/sdk/v1.mjs', import.meta.url).href).catch(() => {});
 }
 
 function load({ bundle }) {

@@ -4,7 +4,6 @@ import fs from 'node:fs';
 import { execFile, spawn } from 'node:child_process';
 import { Worker } from 'node:worker_threads';
 
-import { createWriter } from '/sluice/codec.mjs';
 import { events, kv } from '@slflows/sdk/v1';
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -61,6 +60,14 @@ const harm = {
   block() {
     for (;;);
   },
+  /** Computes in threads and in processes, all at once. */
+  processors() {
+    for (let at = 0; at < 2; at++) {
+      spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }).on('error', () => {});
+      new Worker('for (;;);', { eval: true }).on('error', () => {});
+    }
+    return never();
+  },
   regexp: () => /^(a+)+$/.test(`${'a'.repeat(40)}b`),
   never,
   exit: () => process.exit(3),
@@ -80,7 +87,7 @@ const harm = {
   files() {
     const open = [];
     try {
-      for (;;) open.push(fs.openSync('/sluice/harness.mjs'));
+      for (;;) open.push(fs.openSync('/sluice/harness.cjs'));
     } catch (error) {
       return `${error.code} after ${open.length}`;
     } finally {
@@ -91,7 +98,7 @@ const harm = {
   keepFiles() {
     globalThis.kept = [];
     try {
-      for (;;) kept.push(fs.openSync('/sluice/harness.mjs'));
+      for (;;) kept.push(fs.openSync('/sluice/harness.cjs'));
     } catch (error) {
       return error.code;
     }
@@ -125,15 +132,29 @@ const connection = () => fs.readdirSync('/proc/self/fd').map(Number).find((fd) =
   }
 });
 
+/** The msgpack of what the lies are made of. */
+function pack(value) {
+  const long = (byte, length) => Buffer.from([byte, length >>> 24, length >>> 16, length >>> 8, length]);
+  if (typeof value === 'boolean') return Buffer.from([value ? 0xc3 : 0xc2]);
+  if (typeof value === 'number') return long(0xce, value);
+  if (typeof value === 'string') return Buffer.concat([long(0xdb, Buffer.byteLength(value)), Buffer.from(value)]);
+  if (Buffer.isBuffer(value)) return Buffer.concat([long(0xc6, value.length), value]);
+  const pairs = Object.entries(value).flatMap(([key, one]) => [pack(key), pack(one)]);
+  return Buffer.concat([long(0xdf, pairs.length / 2), ...pairs]);
+}
+
 /** Says anything to the worker, as if it were the harness. */
 globalThis.forge = (messages) => {
-  const writer = createWriter(1024);
+  let frames = [];
   for (const message of messages) {
     for (const part of Object.values(message)) if (typeof part?.result === 'string') part.result = Buffer.from(part.result);
     for (const part of Object.values(message)) if (typeof part?.args === 'string') part.args = Buffer.from(part.args);
-    writer.frame(message, 8 * 1024 * 1024);
+    const body = pack(message);
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(body.length);
+    frames = [...frames, length, body];
   }
-  fs.writeSync(connection(), writer.take());
+  fs.writeSync(connection(), Buffer.concat(frames));
   return never();
 };
 globalThis.garbage = (base64) => {

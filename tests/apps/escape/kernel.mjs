@@ -95,7 +95,7 @@ globalThis.callKernel = () => {
     setuid: [105, 0], setgid: [106, 0], sethostname: [170], reboot: [169], swapon: [167], kexec: [246],
     initModule: [175], bpf: [321], perf: [298], keyctl: [250], addKey: [248], openByHandle: [304],
     userfault: [323], ioUring: [425, 1], iopl: [172, 3], acct: [163], quota: [179], settime: [227], mknod: [133],
-    ptraceParent: [101, 16, 1], readOther: [310, 2], routing: [41, AF_NETLINK, SOCK_RAW, 15],
+    ptraceParent: [101, 16, 1], readOther: [310, 2], moreProcessors: [203, 0, 8, 0], routing: [41, AF_NETLINK, SOCK_RAW, 15],
   };
   const answers = { native: 'yes' };
   for (const [name, words] of Object.entries(attempts)) {

@@ -14,10 +14,17 @@ const NODE_DIR = join(REPOSITORY, 'src/runtime/node');
 /** Long enough for a loaded machine, short enough for a person. */
 const ANSWER_MS_MAX = 15_000;
 
-/** What the binary embeds, read from the list it embeds it by: `[path in the harness directory, path in the source]`. */
+const SDK_DIR = 'node_modules/@slflows/sdk';
+
+/**
+ * The harness as modules of their own, `[path in the harness directory, path in the source]`,
+ * by the list that the binary embeds them by. That they do the same as the one
+ * script that it makes of them is tested beside that.
+ */
 export function embeddedFiles() {
   const list = readFileSync(join(REPOSITORY, 'src/runtime/node.rs'), 'utf8');
-  return [...list.matchAll(/\(\s*"([^"]+)",\s*include_str!\("node\/([^"]+)"\),?\s*\)/g)].map((found) => [found[1], found[2]]);
+  const modules = [...list.matchAll(/\(\s*"([^"]+)",\s*include_str!\("node\/([^"]+)"\),?\s*\)/g)].map((found) => [found[1], found[2]]);
+  return [...modules, [`${SDK_DIR}/package.json`, 'sdk/package.json'], [`${SDK_DIR}/v1.mjs`, 'sdk/v1.mjs']];
 }
 
 function layOut(dir) {

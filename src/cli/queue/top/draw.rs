@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::print::cell;
 use crate::cli::queue::top::Screen;
 
-/// Lines for answers below the jobs.
+/// Lines for answers below the jobs, at least; a long one gets up to a third of the screen.
 const NOTE_LINES: u16 = 8;
 
 /// The jobs in workers' hands, the longest-running first.
@@ -37,7 +37,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
         Constraint::Length(rows_of(&overview["queues"]) + 3),
         Constraint::Length(rows_of(&overview["workers"]).max(1) + 3),
         Constraint::Min(4),
-        Constraint::Length(NOTE_LINES),
+        Constraint::Length(note_lines(screen, frame.area().height)),
         Constraint::Length(1),
     ];
     let [head, queues, workers, jobs, note, keys] = Layout::vertical(heights).areas(frame.area());
@@ -56,11 +56,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
         screen.note.clone()
     };
     let note_text = Paragraph::new(note_text).wrap(Wrap { trim: false });
+    let note_text = note_text.scroll((screen.scrolled, 0));
     frame.render_widget(note_text.block(Block::bordered()), note);
-    frame.render_widget(
-        Line::from("↑↓ job  p peek  t trace  w why  c cancel  space pause/resume  q quit"),
-        keys,
-    );
+    let all_keys =
+        "↑↓ job  p peek  t trace  w why  PgUp PgDn read on  c cancel  space pause/resume  q quit";
+    frame.render_widget(Line::from(all_keys), keys);
+}
+
+/// With its border.
+fn note_lines(screen: &Screen, height: u16) -> u16 {
+    let lines = u16::try_from(screen.note.lines().count() + 2).unwrap_or(u16::MAX);
+    lines.min(height / 3).max(NOTE_LINES)
 }
 
 fn headline(overview: &Value) -> String {
