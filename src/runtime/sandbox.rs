@@ -163,6 +163,11 @@ impl Spec {
             let pairs = pairs.map(|(name, value)| ((*name).to_owned(), value.clone().into()));
             body["env"] = Value::Object(pairs.collect());
         }
+        if self.sandbox == Sandbox::Gvisor {
+            // From 5.0 on Podman makes /dev read-only as well, and gVisor then lets
+            // nobody write to /dev/null. What else this opens, `mounts` closes.
+            body["read_write_tmpfs"] = true.into();
+        }
         self.add_network(&mut body);
         self.add_user_namespace(&mut body, host);
         self.add_resource_limits(&mut body, host);
@@ -180,14 +185,23 @@ impl Spec {
 
     fn mounts(&self) -> Value {
         let sealed = ["ro", "rbind", "nosuid", "nodev", "noexec"];
-        json!([
+        let mut mounts = json!([
             {"destination": HARNESS_DIR, "source": self.harness_dir, "type": "bind", "options": sealed},
             {"destination": RUN_DIR, "source": self.run_dir, "type": "bind", "options": sealed},
             {
                 "destination": "/tmp", "source": "tmpfs", "type": "tmpfs",
                 "options": [format!("size={TMP_BYTES_MAX}"), "mode=1777", "nosuid", "nodev", "noexec"],
             },
-        ])
+        ]);
+        if let (Sandbox::Gvisor, Some(mounts)) = (self.sandbox, mounts.as_array_mut()) {
+            mounts.extend(["/run", "/var/tmp"].map(|path| {
+                json!({
+                    "destination": path, "source": "tmpfs", "type": "tmpfs",
+                    "options": ["ro", "size=4k", "nosuid", "nodev", "noexec"],
+                })
+            }));
+        }
+        mounts
     }
 
     fn rlimits(&self, host: &Host) -> Value {
@@ -336,9 +350,19 @@ mod tests {
 
     #[test]
     fn every_container_is_sealed_on_every_host_and_network() {
-        for host in [Host::default(), full_host()] {
+        let cases = [
+            (Host::default(), Sandbox::Container),
+            (Host::default(), Sandbox::Gvisor),
+            (full_host(), Sandbox::Container),
+            (full_host(), Sandbox::Gvisor),
+        ];
+        for (host, sandbox) in cases {
             for network in NETWORKS {
-                let body = spec(network).to_json(&host);
+                let body = Spec {
+                    sandbox,
+                    ..spec(network)
+                }
+                .to_json(&host);
                 assert_eq!(body["no_new_privileges"], true);
                 assert_eq!(body["cap_drop"], json!(["ALL"]));
                 assert_eq!(body["read_only_filesystem"], true);

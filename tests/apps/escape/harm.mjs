@@ -22,17 +22,6 @@ const harm = {
     }
     return failed[0] ?? 'endless';
   },
-  threads() {
-    const workers = [];
-    return new Promise((resolve) => {
-      for (let at = 0; at < 200; at++) {
-        const worker = new Worker('setInterval(() => {}, 1000)', { eval: true });
-        worker.on('error', (error) => resolve(outcome(error)));
-        workers.push(worker);
-      }
-      setTimeout(() => resolve('endless'), 5000);
-    });
-  },
   heap() {
     for (const all = []; ;) all.push(new Array(1e5).fill(1.5));
   },
