@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use sluice_proto::ids::PoolId;
 use sluice_proto::queue::Names;
@@ -29,6 +30,9 @@ use crate::queue::Link;
 use crate::shutdown::Shutdown;
 use crate::telemetry::now_ms;
 
+/// Jobs that run before memory is first looked at, and how many of them at once.
+const WARM_UP: usize = 5_000;
+const WARM_UP_AT_ONCE: usize = 128;
 /// How many urgent jobs are measured.
 const URGENT: usize = 10;
 /// How long an urgent job may take.
@@ -43,7 +47,7 @@ const LOOK_MS_MAX: f64 = 1_000.0;
 const LOOKS: usize = 3;
 /// How much the memory of bridge or worker may differ, in MiB: what an
 /// allocator keeps back after a burst.
-const GROWTH_MIB_MAX: f64 = 16.0;
+pub const GROWTH_MIB_MAX: f64 = 8.0;
 /// How long bridge and workers are watched with the full queue.
 const WATCH: Duration = Duration::from_secs(5);
 /// How long the bridge may take to be back at a gateway with so many jobs.
@@ -93,15 +97,13 @@ impl Depth {
         let (project, pool) = rig.project_and_pool("bench").await?;
         rig.start_agent(&pool).await?;
         let target = Target::new(rig, &project, &pool);
-        for _ in 0..URGENT {
-            target.submit("1", URGENT_MAX_S).await.context("warm up")?;
-        }
+        warm_up(&target).await?;
         let before = rig.rss_mib();
 
         say(&format!("Filling the queue with {} jobs", self.jobs));
         let order = Order::new(Mode::Paused, "a long queue is made", now_ms());
         pause::write(rig.data_dir(), &order)?;
-        paused(rig).await?;
+        taken(rig, false).await?;
         let backlog = Backlog {
             project,
             pool: pool.id.clone(),
@@ -118,6 +120,7 @@ impl Depth {
         say("Looking at them");
         let looks = looks(rig, &oldest).await?;
         pause::clear(rig.data_dir())?;
+        taken(rig, true).await?;
 
         say("Urgent jobs past all of them");
         let (starts, ends) = urgent(&target).await?;
@@ -214,15 +217,27 @@ async fn urgent(target: &Target) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     Ok((starts, ends))
 }
 
-/// Waits until no worker takes jobs any more.
-async fn paused(rig: &Rig) -> anyhow::Result<()> {
+/// Runs as many jobs at once as the workers take, so that what they need for
+/// that is not mistaken for what a long queue costs.
+async fn warm_up(target: &Target) -> anyhow::Result<()> {
+    let jobs = (0..WARM_UP).map(|_| target.submit("1", URGENT_MAX_S));
+    let jobs = stream::iter(jobs).buffer_unordered(WARM_UP_AT_ONCE);
+    jobs.try_for_each(async |_| Ok(())).await.context("warm up")
+}
+
+/// Waits until workers take jobs, or none does any more: both see an order to
+/// pause within a second.
+async fn taken(rig: &Rig, wanted: bool) -> anyhow::Result<()> {
     let until = Instant::now() + SESSION_MAX;
     loop {
         let (queues, _) = rig.queue(&["ls"]).await?;
-        if queues[0]["role"] == "jobs" && queues[0]["consumers"] == 0 {
+        if queues[0]["role"] == "jobs" && (queues[0]["consumers"] != 0) == wanted {
             return Ok(());
         }
-        ensure!(Instant::now() < until, "the workers go on: {queues}");
+        ensure!(
+            Instant::now() < until,
+            "the workers do not follow the order to pause: {queues}"
+        );
         async_std::task::sleep(LOOK_EVERY).await;
     }
 }
