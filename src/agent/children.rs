@@ -85,6 +85,9 @@ fn role(
     pairs.extend(owned([
         ("SLUICE_DATA_DIR", data_dir.as_str()),
         ("SLUICE_PARENT_PIPE", "1"),
+        // One executor thread does nearly all of the work, so what glibc would
+        // keep apart for the threads beside it is memory without use.
+        ("MALLOC_ARENA_MAX", "1"),
     ]));
     Recipe {
         name,
