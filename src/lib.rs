@@ -18,6 +18,7 @@ pub mod disk;
 pub mod egress;
 pub mod limit;
 pub mod pause;
+pub mod process;
 pub mod redaction;
 pub mod shutdown;
 pub mod telemetry;

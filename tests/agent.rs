@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use async_std::channel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sluice::agent::files::{Files, Identity};
+use sluice::agent::files::Files;
 use sluice::agent::rabbitmq::{self, Limits, Node};
 use sluice::agent::supervise::{Group, Policy};
+use sluice::process::Process as Recorded;
 use sluice::queue::Link;
 use sluice::shutdown::Shutdown;
 use sluice_proto::ids::{JobId, PoolId, ProjectId};
-use sluice_proto::job::{Identity as RuntimeIdentity, Job, Kind, Priority};
+use sluice_proto::job::{Identity, Job, Kind, Priority};
 use sluice_proto::queue::Names;
 
 use support::env;
@@ -188,9 +189,9 @@ async fn ready(agent: &mut Process, data: &Path, time: usize) -> String {
     std::fs::read_to_string(data.join("agent/amqp-url")).expect("the broker's address")
 }
 
-fn running(files: &Files) -> Option<Identity> {
+fn running(files: &Files) -> Option<Recorded> {
     let record = std::fs::read_to_string(files.path("pids/rabbitmq")).ok()?;
-    Identity::parse(&record).filter(Identity::is_alive)
+    Recorded::parse(&record).filter(Recorded::is_alive)
 }
 
 /// Processes that name the directory on their command line or in their
@@ -258,7 +259,7 @@ fn job() -> Job {
         priority: Priority::Normal,
         pool: PoolId::from(POOL),
         project: ProjectId::from(POOL),
-        identity: RuntimeIdentity::Flow { flow: POOL.into() },
+        identity: Identity::Flow { flow: POOL.into() },
         dispatch: 1,
         created_us: 1,
         timeout_ms: 1_000,

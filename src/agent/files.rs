@@ -23,6 +23,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::process::Process;
+
 /// How long a child of an earlier agent may take to end after SIGTERM. RabbitMQ
 /// needs about a second; a worker that cancels its jobs needs a few.
 const STALE_END_MAX: Duration = Duration::from_secs(20);
@@ -37,15 +39,6 @@ pub struct Files {
     dir: PathBuf,
     /// Held for its lifetime: a second agent on the same directory is refused.
     _lock: Flock<std::fs::File>,
-}
-
-/// One process, told apart from a later one with the same number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    pub pid: i32,
-    /// In clock ticks since boot, as `/proc/PID/stat` has it.
-    pub started: u64,
-    pub boot: String,
 }
 
 // === impl Files ===
@@ -99,13 +92,13 @@ impl Files {
         for entry in std::fs::read_dir(self.path("pids"))? {
             let path = entry?.path();
             let recorded = std::fs::read_to_string(&path).unwrap_or_default();
-            match Identity::parse(&recorded).filter(Identity::is_alive) {
+            match Process::parse(&recorded).filter(Process::is_alive) {
                 Some(identity) => stale.push((path, identity)),
                 None => std::fs::remove_file(&path)?,
             }
         }
         let is_service =
-            |(path, _): &(PathBuf, Identity)| SERVICES.iter().any(|name| path.ends_with(name));
+            |(path, _): &(PathBuf, Process)| SERVICES.iter().any(|name| path.ends_with(name));
         let (services, users): (Vec<_>, Vec<_>) = stale.into_iter().partition(is_service);
         for wave in [users, services] {
             end_wave(wave).await?;
@@ -115,7 +108,7 @@ impl Files {
 }
 
 /// Ends these processes together, waits for each, and removes their records.
-async fn end_wave(stale: Vec<(PathBuf, Identity)>) -> anyhow::Result<()> {
+async fn end_wave(stale: Vec<(PathBuf, Process)>) -> anyhow::Result<()> {
     for (path, identity) in &stale {
         tracing::warn!(
             pid = identity.pid,
@@ -139,49 +132,6 @@ async fn end_wave(stale: Vec<(PathBuf, Identity)>) -> anyhow::Result<()> {
         std::fs::remove_file(&path)?;
     }
     Ok(())
-}
-
-// === impl Identity ===
-
-impl Identity {
-    /// The process with this number now, if there is one that is no zombie.
-    pub fn of(pid: i32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self::from_stat(pid, &stat, boot.trim())
-    }
-
-    // The name in parentheses may hold anything, so fields are counted after the last one.
-    fn from_stat(pid: i32, stat: &str, boot: &str) -> Option<Self> {
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
-        let started = fields.nth(18)?.parse().ok()?;
-        (state != "Z" && state != "X").then(|| Self {
-            pid,
-            started,
-            boot: boot.to_owned(),
-        })
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_whitespace();
-        Some(Self {
-            pid: words.next()?.parse().ok()?,
-            started: words.next()?.parse().ok()?,
-            boot: words.next()?.to_owned(),
-        })
-    }
-
-    /// Whether the very same process still runs; another with its number does not count.
-    pub fn is_alive(&self) -> bool {
-        Self::of(self.pid).as_ref() == Some(self)
-    }
-}
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {}", self.pid, self.started, self.boot)
-    }
 }
 
 /// Makes a directory that only this user can enter, with its parents.
@@ -210,35 +160,6 @@ pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_process_is_told_apart_from_another_with_its_number() {
-        let pid = std::process::id().cast_signed();
-        let me = Identity::of(pid).expect("this test runs");
-        assert!(me.is_alive());
-        assert_eq!(Identity::parse(&me.to_string()), Some(me.clone()));
-        let other = Identity {
-            started: me.started + 1,
-            ..me.clone()
-        };
-        assert!(!other.is_alive(), "the number was used again");
-        let before = Identity {
-            boot: "earlier".into(),
-            ..me
-        };
-        assert!(!before.is_alive(), "it was before a reboot");
-        assert_eq!(Identity::parse("no number"), None);
-    }
-
-    #[test]
-    fn a_zombie_and_a_name_with_parentheses_are_understood() {
-        let stat = |state: &str| {
-            format!("7 (a) b) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1000 10 0")
-        };
-        let alive = Identity::from_stat(7, &stat("S"), "b").expect("alive");
-        assert_eq!(alive.started, 4242);
-        assert_eq!(Identity::from_stat(7, &stat("Z"), "b"), None);
-    }
-
     #[async_std::test]
     async fn what_an_earlier_agent_left_is_ended() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -247,7 +168,7 @@ mod tests {
             .arg("1000")
             .spawn()
             .expect("sleep starts");
-        let identity = Identity::of(child.id().cast_signed()).expect("it runs");
+        let identity = Process::of(child.id().cast_signed()).expect("it runs");
         files
             .write("pids/sleep", &identity.to_string())
             .expect("written");

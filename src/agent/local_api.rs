@@ -14,13 +14,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use subtle::ConstantTimeEq;
 
-use crate::agent::files::{Files, Identity};
+use crate::agent::files::Files;
 use crate::agent::inspect::api::{self, Own};
 use crate::agent::inspect::observer::Place;
 use crate::agent::inspect::{Gateway, Observer};
 use crate::api_client::ApiClient;
 use crate::config::AgentConfig;
 use crate::http::{self, ApiError, Listener, Reply, Request, Routes, Server};
+use crate::process::Process;
 use crate::shutdown::{Shutdown, Tasks};
 
 /// The longest path a unix socket may have, in bytes, with a margin for its end.
@@ -185,7 +186,7 @@ fn processes(pids: &Path) -> Vec<(String, bool)> {
     let mut found: Vec<_> = entries
         .map(|entry| {
             let record = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            let runs = Identity::parse(&record).is_some_and(|identity| identity.is_alive());
+            let runs = Process::parse(&record).is_some_and(|identity| identity.is_alive());
             (entry.file_name().to_string_lossy().into_owned(), runs)
         })
         .collect();

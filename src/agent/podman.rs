@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::supervise::{Environment, Lifeline, Recipe};
 use crate::config::SETTINGS;
+use crate::process;
 use crate::runtime::sandbox::gvisor_wrapper;
 
 /// Longest socket path the kernel takes, less what Podman may append.
@@ -114,8 +115,8 @@ pub async fn circumstances(image: &str) -> anyhow::Result<String> {
     let version = run(&["--version"], PING_MAX)
         .await
         .context("Podman is not usable here: `sluice doctor` says what is missing")?;
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Ok(format!("{} {} {image}", version.trim(), boot.trim()))
+    let boot = process::boot().unwrap_or_default();
+    Ok(format!("{} {boot} {image}", version.trim()))
 }
 
 /// Tries the default runtime, then crun, then runc, by running a container of
@@ -212,11 +213,7 @@ pub async fn ready(url: &str) -> anyhow::Result<()> {
 
 /// Writes the script that makes runsc an OCI runtime for this agent, and names it.
 pub fn gvisor(agent_dir: &Path, path: &str) -> anyhow::Result<Oci> {
-    let runsc = path
-        .split(':')
-        .chain(["/usr/bin", "/usr/local/bin"])
-        .map(|dir| Path::new(dir).join("runsc"))
-        .find(|file| file.is_file())
+    let runsc = process::find_program("runsc", path, &["/usr/bin", "/usr/local/bin"])
         .context("FLOWS_RUNTIME_SANDBOX is `gvisor` and runsc is not installed: `apt-get install runsc`, or unset it")?;
     let wrapper = agent_dir.join("runsc-sluice");
     std::fs::write(&wrapper, gvisor_wrapper(&runsc))?;

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::files::{private_dir, write_private};
 use crate::agent::supervise::{Environment, Lifeline, Recipe};
+use crate::process::find_program;
 
 /// Where Debian and the upstream packages unpack the server.
 const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
@@ -115,13 +116,6 @@ fn newest_server(below: &Path) -> Option<PathBuf> {
         })
         .max()
         .map(|(_, server)| server)
-}
-
-/// Erlang's name service, on the search path or where distributions keep it.
-fn find_epmd(path: &str) -> Option<PathBuf> {
-    let dirs = path.split(':').chain(ERLANG);
-    dirs.map(|dir| Path::new(dir).join("epmd"))
-        .find(|file| file.is_file())
 }
 
 /// Waits until the broker behind `port` speaks AMQP.
@@ -233,7 +227,7 @@ impl Node {
         limits: Limits,
         path: &str,
     ) -> anyhow::Result<[Recipe; 2]> {
-        let epmd = find_epmd(path).context(
+        let epmd = find_program("epmd", path, &ERLANG).context(
             "RabbitMQ is installed, but Erlang's `epmd` is not found: add its directory to PATH, or set AMQP_URL",
         )?;
         for name in ["mnesia", "log", "config", "schema"] {

@@ -29,8 +29,9 @@ use futures::FutureExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::agent::files::{Identity, write_private};
+use crate::agent::files::write_private;
 use crate::backoff::{Backoff, jitter};
+use crate::process::Process;
 use crate::shutdown::{Shutdown, Stage, Tasks};
 
 /// Between two starts of a child that keeps dying.
@@ -261,7 +262,7 @@ fn spawn(recipe: &Recipe, record: &Path) -> anyhow::Result<Child> {
         .command()?
         .spawn()
         .with_context(|| format!("start {}", recipe.program.display()))?;
-    if let Some(identity) = Identity::of(child.id().cast_signed())
+    if let Some(identity) = Process::of(child.id().cast_signed())
         && let Err(error) = write_private(record, &identity.to_string())
     {
         tracing::warn!(name = %recipe.name, error = format!("{error:#}"), "A child runs unrecorded");
@@ -345,10 +346,10 @@ mod tests {
         (Group::new(dir.to_owned(), sender), receiver)
     }
 
-    async fn recorded(path: &Path) -> Identity {
+    async fn recorded(path: &Path) -> Process {
         loop {
             if let Ok(text) = std::fs::read_to_string(path) {
-                return Identity::parse(&text).expect("a whole record");
+                return Process::parse(&text).expect("a whole record");
             }
             async_std::task::sleep(Duration::from_millis(5)).await;
         }

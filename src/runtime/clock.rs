@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use async_std::future::timeout;
 
 use crate::config::Sandbox;
+use crate::process::tree;
 use crate::runtime::death::Verdict;
 use crate::runtime::harness::Conversation;
 use crate::runtime::pool::{Shared, Use};
@@ -147,33 +148,6 @@ fn tree_bytes(pid: i32) -> Option<u64> {
     let first = private_bytes(pid)?;
     let below = tree(pid).into_iter().skip(1);
     Some(first + below.filter_map(private_bytes).sum::<u64>())
-}
-
-/// A process and every one below it. Whatever loses its parent inside a
-/// container becomes a child of its first process, so this is all of it.
-pub(super) fn tree(pid: i32) -> Vec<i32> {
-    let mut all = vec![pid];
-    let mut at = 0;
-    while let Some(&pid) = all.get(at) {
-        all.extend(children(pid));
-        at += 1;
-    }
-    all
-}
-
-/// The children of all threads of a process; none where the kernel does not tell.
-fn children(pid: i32) -> Vec<i32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    threads
-        .flatten()
-        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|text| {
-            let pids = text.split_whitespace().filter_map(|pid| pid.parse().ok());
-            pids.collect::<Vec<i32>>()
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 
 use sluice_proto::harness::SOCKET_NAME;
 
+use crate::process::{self, Process};
 use crate::runtime::sandbox::Host;
 use crate::runtime::{Error, Owner};
 use crate::shutdown::unblock;
@@ -100,16 +101,12 @@ struct Known {
     host: Host,
 }
 
-fn boot() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()
-}
-
 /// Keeps what is known of the host beside the runtimes, for the worker that
 /// follows if this one is killed. An orderly end deletes it with the rest.
 pub(super) async fn remember_host(owner_dir: &Path, host: &Host) {
     let (owner_dir, host) = (owner_dir.to_owned(), host.clone());
     let written = unblock(move || {
-        let boot = boot().unwrap_or_default();
+        let boot = process::boot().unwrap_or_default();
         private(&owner_dir)?;
         let text = serde_json::to_vec(&Known { boot, host })?;
         fs::write(owner_dir.join(HOST_NAME), text)
@@ -123,27 +120,17 @@ pub(super) async fn recall_host(owner_dir: &Path) -> Option<Host> {
     let path = owner_dir.join(HOST_NAME);
     unblock(move || {
         let known: Known = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        (Some(known.boot) == boot()).then_some(known.host)
+        (Some(known.boot) == process::boot()).then_some(known.host)
     })
     .await
 }
 
-/// The first process of a container.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) enum First {
-    /// It is not visible from here.
-    Unseen,
-    /// Told apart from a later one of the same number by when it was born.
-    Process { pid: i32, born: String },
-}
-
-/// Writes down who a container's first process is, before anybody talks to it.
+/// Writes down who a container's first process is, before anybody talks to it;
+/// none if it is not visible from here.
 pub(super) async fn write_first(directory: &Path, pid: Option<i32>) -> Result<(), Error> {
     let path = directory.join(FIRST_NAME);
     unblock(move || {
-        let process = pid.and_then(|pid| Some((pid, born(pid)?)));
-        let first = process.map_or(First::Unseen, |(pid, born)| First::Process { pid, born });
-        let written = serde_json::to_vec(&first)
+        let written = serde_json::to_vec(&pid.and_then(Process::of))
             .map_err(io::Error::from)
             .and_then(|text| fs::write(&path, text));
         written.map_err(|source| files_error("a runtime could not be noted at", &path, source))
@@ -151,48 +138,21 @@ pub(super) async fn write_first(directory: &Path, pid: Option<i32>) -> Result<()
     .await
 }
 
-/// The first processes of all containers that had one written down.
-pub(super) async fn firsts(owner_dir: &Path) -> Vec<(PathBuf, First)> {
+/// The first processes of all containers that had one written down; none where
+/// it was not visible.
+pub(super) async fn firsts(owner_dir: &Path) -> Vec<(PathBuf, Option<Process>)> {
     let owner_dir = owner_dir.to_owned();
     unblock(move || {
         let entries = fs::read_dir(owner_dir).into_iter().flatten().flatten();
         let read = entries.filter_map(|entry| {
             let text = fs::read(entry.path().join(FIRST_NAME)).ok()?;
             // What was cut short by a full disk tells nobody.
-            let first = serde_json::from_slice(&text).unwrap_or(First::Unseen);
+            let first = serde_json::from_slice(&text).unwrap_or(None);
             Some((entry.path(), first))
         });
         read.collect()
     })
     .await
-}
-
-/// When a process began, as the kernel counts it since this boot.
-pub(super) fn born(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let started = stat_field(&stat, STAT_START)?;
-    Some(format!("{started} {}", boot()?.trim()))
-}
-
-/// Whether it still runs: one that is dead and not yet buried does not.
-pub(super) fn runs(pid: i32, birth: &str) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    let dead = matches!(stat_field(&stat, STAT_STATE), Some("Z" | "X"))
-        && stat_field(&stat, STAT_THREADS).is_none_or(|threads| threads == "0" || threads == "1");
-    !dead && born(pid).as_deref() == Some(birth)
-}
-
-/// Fields of `/proc/PID/stat` behind the name.
-const STAT_STATE: usize = 0;
-const STAT_THREADS: usize = 17;
-const STAT_START: usize = 19;
-
-fn stat_field(stat: &str, number: usize) -> Option<&str> {
-    // The name in parentheses may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(number)
 }
 
 /// Makes a runtime's directory and listens on its socket.

@@ -27,8 +27,8 @@ use sluice_proto::codec::{self, HARNESS_MESSAGE_BYTES_MAX};
 use sluice_proto::harness::{Answer, FromRuntime, ToRuntime};
 use sluice_proto::report::{Cause, Failure};
 
+use crate::process::Process;
 use crate::runtime::death::Verdict;
-use crate::runtime::directory::born;
 use crate::runtime::invocation::{Invocation, Mailbox};
 use crate::runtime::table::{Due, Table};
 use crate::shutdown::spawn_detached;
@@ -51,9 +51,8 @@ const READ_BYTES: usize = 64 * 1024;
 /// One runtime's conversation, shared by everyone who talks to it.
 pub struct Conversation {
     container: String,
-    /// The process in this process's own view, where it has one.
-    pid: Option<i32>,
-    born: Option<String>,
+    /// In this process's own view, where it has one.
+    process: Option<Process>,
     table: Mutex<Table>,
     outgoing: Mutex<Outgoing>,
     wake_writer: channel::Sender<()>,
@@ -94,8 +93,7 @@ impl Conversation {
         let (wake_writer, woken) = channel::bounded(1);
         let conversation = Arc::new(Self {
             container,
-            pid,
-            born: pid.and_then(born),
+            process: pid.and_then(Process::of),
             table: Mutex::default(),
             outgoing: Mutex::default(),
             wake_writer,
@@ -113,7 +111,7 @@ impl Conversation {
     }
 
     pub(super) fn pid(&self) -> Option<i32> {
-        self.pid
+        self.process.as_ref().map(|process| process.pid)
     }
 
     /// Gives the runtime its identity. `bundle` is a path inside the container.
@@ -190,12 +188,9 @@ impl Conversation {
     /// Signals its first process, which is this user's to signal as the owner
     /// of its user namespace; never another that has its number now.
     fn signal(&self, signal: Signal) {
-        let Some(pid) = self.pid else {
-            return;
-        };
-        if self.born.is_some() && born(pid) == self.born {
+        if let Some(process) = self.process.as_ref().filter(|it| it.is_alive()) {
             // Refused means that it goes on as it is, which the echo will tell.
-            let _ = kill(Pid::from_raw(pid), signal);
+            let _ = kill(Pid::from_raw(process.pid), signal);
         }
     }
 

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::process::{threads, tree};
 use crate::runtime::Error;
-use crate::runtime::clock::tree;
 
 /// How often a process is looked through for threads that are new. Each that is
 /// found bound makes bound ones; only more than this would be nothing that boots.
@@ -86,16 +86,6 @@ pub(super) fn bind(pid: i32, processors: &[usize]) -> Result<(), Error> {
         }
     }
     Err(unbound("it makes threads faster than that".to_owned()))
-}
-
-/// The threads of a process; none if it is gone.
-fn threads(pid: i32) -> Vec<i32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    let ids = threads.flatten();
-    ids.filter_map(|thread| thread.file_name().to_str()?.parse().ok())
-        .collect()
 }
 
 #[cfg(test)]

@@ -17,9 +17,8 @@ use futures::stream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::runtime::directory::{self, First};
-use crate::runtime::{Error, Owner, Runtime};
-use crate::shutdown::unblock;
+use crate::process::Process;
+use crate::runtime::{Error, Owner, Runtime, directory};
 
 /// Removals under way at once: Podman's locks make more of them slower.
 pub(super) const REMOVALS_MAX: usize = 4;
@@ -37,28 +36,23 @@ const END_LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(super) async fn end_processes(owner_dir: &Path) -> bool {
     let firsts = directory::firsts(owner_dir).await;
     let mut ended = true;
-    let mut dying: Vec<(PathBuf, i32, String)> = Vec::new();
+    let mut dying: Vec<(PathBuf, Process)> = Vec::new();
     for (path, first) in firsts {
         match first {
-            First::Unseen => ended = false,
-            First::Process { pid, born } if directory::born(pid).as_ref() == Some(&born) => {
+            None => ended = false,
+            Some(process) if process.is_alive() => {
                 // Refused where it is not ours to signal; then it is seen to live on.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                dying.push((path, pid, born));
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+                dying.push((path, process));
             }
-            First::Process { .. } => {}
+            Some(_) => {}
         }
     }
     let until = Instant::now() + END_MAX;
-    for (path, pid, born) in dying {
-        while unblock({
-            let born = born.clone();
-            move || directory::runs(pid, &born)
-        })
-        .await
-        {
+    for (path, process) in dying {
+        while process.is_alive() {
             if Instant::now() > until {
-                tracing::warn!(path = %path.display(), pid, "A runtime of an earlier worker does not end");
+                tracing::warn!(path = %path.display(), pid = process.pid, "A runtime of an earlier worker does not end");
                 ended = false;
                 break;
             }
@@ -129,21 +123,19 @@ mod tests {
                 .expect("noted");
         }
         let noted = owner_dir.path().join("other/first");
-        let earlier = First::Process {
+        let earlier = Process {
             pid: pid(&other),
-            born: "1 another-boot".into(),
+            started: 1,
+            boot: "another-boot".into(),
         };
         let earlier = serde_json::to_vec(&earlier).expect("written");
         std::fs::write(&noted, earlier).expect("written");
-        let born = directory::born(pid(&left)).expect("it runs");
+        let process = Process::of(pid(&left)).expect("it runs");
         // One that was never talked to has nothing noted.
         std::fs::create_dir(owner_dir.path().join("silent")).expect("made");
 
         assert!(end_processes(owner_dir.path()).await, "none can be left");
-        assert!(
-            !directory::runs(pid(&left), &born),
-            "it is dead, if not buried"
-        );
+        assert!(!process.is_alive(), "it is dead, if not buried");
         assert!(left.wait().expect("ended").code().is_none(), "by a signal");
         assert!(other.try_wait().expect("ours").is_none(), "it lives on");
         other.kill().expect("it is ours");

@@ -16,8 +16,8 @@ use async_std::task;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::agent::files::Identity;
 use crate::agent::podman::{PING_EVERY, ping};
+use crate::process::Process;
 
 /// How often it is looked at whether the socket is there.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -29,7 +29,7 @@ const DEAF_LOOKS: u32 = 4;
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// The process that had its socket.
-    listening: Option<Identity>,
+    listening: Option<Process>,
     /// Looks since then that found the process without it.
     without: u32,
 }
@@ -56,8 +56,8 @@ pub async fn keep(url: String, socket: PathBuf, record: PathBuf) {
     }
 }
 
-fn running(record: &Path) -> Option<Identity> {
-    let identity = Identity::parse(&std::fs::read_to_string(record).ok()?)?;
+fn running(record: &Path) -> Option<Process> {
+    let identity = Process::parse(&std::fs::read_to_string(record).ok()?)?;
     identity.is_alive().then_some(identity)
 }
 
@@ -78,7 +78,7 @@ fn end_deaf(seen: &Seen) {
 
 impl Seen {
     /// Takes a look in; true when the process that listened has been deaf for long enough.
-    fn look(&mut self, has_socket: bool, running: Option<Identity>) -> bool {
+    fn look(&mut self, has_socket: bool, running: Option<Process>) -> bool {
         if has_socket {
             self.listening = running;
             self.without = 0;
@@ -98,8 +98,8 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn process(pid: i32) -> Option<Identity> {
-        Some(Identity {
+    fn process(pid: i32) -> Option<Process> {
+        Some(Process {
             pid,
             started: 1,
             boot: "b".into(),

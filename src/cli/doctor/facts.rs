@@ -1,6 +1,6 @@
 //! Looks at the host: files, programs and addresses. Decides nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use async_process::Command;
@@ -14,6 +14,7 @@ use crate::api_client::ApiClient;
 use crate::cli::doctor::judge::{Broker, Cgroup, Facts, Gvisor, Reach};
 use crate::config::{EgressConfig, Network, Reader, RuntimeConfig};
 use crate::disk;
+use crate::process::find_program;
 use crate::telemetry::now_ms;
 use crate::wire;
 
@@ -33,7 +34,7 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
     // Its complaints are the agent's to make; here the one number is wanted.
     let disk_free_bytes_min = reader.agent().disk_free_bytes_min;
     let path = look_up("PATH").unwrap_or_default();
-    let find = |program: &str| find_program(program, &path);
+    let find = |program: &str| find_program(program, &path, &EXTRA_DIRS);
     let uid = nix::unistd::Uid::current();
     let user = nix::unistd::User::from_uid(uid)
         .ok()
@@ -105,13 +106,6 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-fn find_program(program: &str, path: &str) -> Option<PathBuf> {
-    path.split(':')
-        .chain(EXTRA_DIRS)
-        .map(|dir| Path::new(dir).join(program))
-        .find(|file| file.is_file())
-}
-
 /// The largest range a user has in a file of `name:start:count` lines.
 fn subordinate(file: &str, user: &str, uid: u32) -> u64 {
     let uid = uid.to_string();
@@ -168,7 +162,7 @@ async fn succeeds(program: &str, arguments: &[&str]) -> Option<bool> {
 async fn oci_runtimes(path: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for name in ["crun", "runc"] {
-        if let Some(file) = find_program(name, path)
+        if let Some(file) = find_program(name, path, &EXTRA_DIRS)
             && let Some(line) = first_line(&file.to_string_lossy(), &["--version"]).await
         {
             found.push((name.to_owned(), line));
@@ -193,7 +187,7 @@ async fn oci_works(image: &str) -> Option<Result<String, String>> {
 /// gVisor's version, and whether a container started in it; not tried as root
 /// or without the image.
 async fn gvisor(image: &str, path: &str) -> Option<Gvisor> {
-    let program = find_program("runsc", path)?;
+    let program = find_program("runsc", path, &EXTRA_DIRS)?;
     let version = first_line(&program.to_string_lossy(), &["--version"]).await?;
     let can_try = !nix::unistd::Uid::effective().is_root()
         && succeeds("podman", &["image", "exists", image]).await == Some(true);

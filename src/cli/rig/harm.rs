@@ -20,9 +20,9 @@ use async_std::net::TcpStream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::agent::files::Identity;
 use crate::agent::podman;
 use crate::cli::rig::{LOOK_EVERY, Rig, child, log_tail};
+use crate::process::Process;
 use crate::telemetry::now_us;
 
 /// How long a process may take to be back: a broker with data takes several seconds.
@@ -141,9 +141,9 @@ impl Rig {
         Ok(now_us())
     }
 
-    fn recorded(&self, name: &str) -> Option<Identity> {
+    fn recorded(&self, name: &str) -> Option<Process> {
         let path = self.dir.path().join("agent/pids").join(name);
-        let identity = Identity::parse(&std::fs::read_to_string(path).ok()?)?;
+        let identity = Process::parse(&std::fs::read_to_string(path).ok()?)?;
         identity.is_alive().then_some(identity)
     }
 
