@@ -84,8 +84,9 @@ impl Link {
             Priority::Normal => &names.retry,
             Priority::High => &names.retry_high,
         };
+        let wait_ms = topology::retry_wait(deliveries).as_millis();
         let properties = properties
-            .with_expiration(topology::retry_ms(deliveries).to_string().into())
+            .with_expiration(wait_ms.to_string().into())
             .with_headers(headers);
         self.inner.publish(queue, properties, &body).await
     }

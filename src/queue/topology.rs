@@ -4,6 +4,8 @@
 //! is left to a broker's defaults, which differ between RabbitMQ 3.10 and 4.x
 //! (no delivery limit before 4.0, then 20; a dead letter without an exchange is dropped).
 
+use std::time::Duration;
+
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -11,6 +13,7 @@ use lapin::{Channel, ExchangeKind};
 
 use sluice_proto::queue::{BROKER_DELIVERY_LIMIT, Names};
 
+use crate::backoff::Backoff;
 use crate::queue::{ANSWER_MAX, Error, within};
 
 /// Most messages in a queue that carries work: twice the million that the
@@ -26,10 +29,11 @@ const DEAD_LOG_SEGMENT_BYTES: i64 = 64 * 1024 * 1024;
 /// How long a job waits before its second try, in milliseconds: long enough for
 /// a dying runtime to be cleaned up, short enough not to be felt. Each further
 /// try waits twice as long as the one before.
-const RETRY_MS_MIN: u32 = 1_000;
+const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest such wait. A queue lets go of its messages in their order, so it
 /// is also the longest that one which waits less may be held up by others.
-const RETRY_MS_MAX: u32 = 8_000;
+const RETRY_MAX: Duration = Duration::from_secs(8);
+const RETRY: Backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
 
 /// Declares all that jobs and reports pass through.
 pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Error> {
@@ -77,7 +81,7 @@ pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Erro
     ] {
         let mut arguments = work_arguments();
         arguments.extend([
-            ("x-message-ttl", long(i64::from(RETRY_MS_MAX))),
+            ("x-message-ttl", long(RETRY_MAX.as_millis() as i64)),
             ("x-dead-letter-exchange", text("")),
             ("x-dead-letter-routing-key", text(back_to)),
             ("x-dead-letter-strategy", text("at-least-once")),
@@ -121,12 +125,10 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str) -> Result<(), Erro
     settled(queue, bound).await
 }
 
-/// How long a job waits that was delivered so many times, in milliseconds.
-pub fn retry_ms(deliveries: u32) -> u32 {
-    let doublings = deliveries.saturating_sub(1).min(RETRY_MS_MAX.ilog2());
-    RETRY_MS_MIN
-        .saturating_mul(1 << doublings)
-        .min(RETRY_MS_MAX)
+/// How long a job waits that was delivered so many times. Without jitter: jobs
+/// come back one by one, as whoever takes them has room.
+pub fn retry_wait(deliveries: u32) -> Duration {
+    RETRY.delay(deliveries.saturating_sub(1), 1.0)
 }
 
 fn work_arguments() -> Vec<(&'static str, AMQPValue)> {
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     fn each_wait_is_twice_the_one_before_up_to_a_limit() {
-        let waits: Vec<_> = [0, 1, 2, 3, 4, 5, u32::MAX].map(retry_ms).into();
+        let waits = [0, 1, 2, 3, 4, 5, u32::MAX].map(|n| retry_wait(n).as_millis());
         assert_eq!(waits, [1_000, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000]);
     }
 }

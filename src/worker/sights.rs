@@ -11,7 +11,7 @@ use sluice_proto::job::{Attempt, Job, Kind};
 use sluice_proto::queue::{HELD_LINE_BYTES_MAX, HeldJob, RetriedJob, TALLY_BUCKETS_MS, Tally};
 use sluice_proto::report::{Cause, Outcome, RuntimeUse};
 
-use crate::queue::retry_ms;
+use crate::queue::retry_wait;
 
 /// Retried jobs remembered.
 const RETRIED_MAX: usize = 100;
@@ -150,7 +150,7 @@ impl Sights {
 
 /// How long after it was put back a job of so many deliveries is told of.
 fn told_us(deliveries: u32) -> u64 {
-    u64::from(retry_ms(deliveries)) * 1_000 + RETRIED_SPARE_US
+    retry_wait(deliveries).as_micros() as u64 + RETRIED_SPARE_US
 }
 
 #[cfg(test)]
