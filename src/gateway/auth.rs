@@ -71,7 +71,7 @@ impl Caller {
         let is_access = |token: &&str| token.starts_with(ACCESS_TOKEN_PREFIX);
         let Some(token) = credential.filter(is_access) else {
             let caller = Self::check(gateway, credential)?;
-            caller.within(Means::Key, &caller.scopes, method, path)?;
+            caller.within(method, path)?;
             return Ok(caller);
         };
         let unknown = || ApiError::new(401, "this access token is not known, or its login is over");
@@ -87,19 +87,15 @@ impl Caller {
         let key = gateway.directory.key_of_id(&login.api_key);
         let caller = Self::of_key(key.ok_or_else(unknown)?)?;
         let scopes = Scopes::of_login(&login.scopes).map_err(ApiError::internal)?;
-        caller.within(Means::Login, &scopes, method, path)?;
-        caller.within(Means::Key, &caller.scopes, method, path)?;
+        let allowed = scopes.allow(Means::Login, method, path);
+        allowed.map_err(ApiError::forbidden)?;
+        caller.within(method, path)?;
         Ok(caller)
     }
 
-    fn within(
-        &self,
-        means: Means,
-        scopes: &Scopes,
-        method: &str,
-        path: &[&str],
-    ) -> Result<(), ApiError> {
-        let allowed = scopes.allow(means, method, path);
+    /// Whether the key's own scopes allow it.
+    fn within(&self, method: &str, path: &[&str]) -> Result<(), ApiError> {
+        let allowed = self.scopes.allow(Means::Key, method, path);
         allowed.map_err(ApiError::forbidden)
     }
 
@@ -143,7 +139,7 @@ impl Caller {
             })?;
         if credential.starts_with(API_KEY_PREFIX) {
             let caller = Self::check(gateway, Some(credential))?;
-            caller.within(Means::Key, &caller.scopes, method, path)?;
+            caller.within(method, path)?;
             caller.admin()?;
             if gateway.directory.pool(pool).is_none() {
                 return Err(ApiError::not_found(format!("agent pool {pool}")));

@@ -185,15 +185,15 @@ impl Spec {
 
     fn mounts(&self) -> Value {
         let sealed = ["ro", "rbind", "nosuid", "nodev", "noexec"];
-        let mut mounts = json!([
-            {"destination": HARNESS_DIR, "source": self.harness_dir, "type": "bind", "options": sealed},
-            {"destination": RUN_DIR, "source": self.run_dir, "type": "bind", "options": sealed},
-            {
+        let mut mounts = vec![
+            json!({"destination": HARNESS_DIR, "source": self.harness_dir, "type": "bind", "options": sealed}),
+            json!({"destination": RUN_DIR, "source": self.run_dir, "type": "bind", "options": sealed}),
+            json!({
                 "destination": "/tmp", "source": "tmpfs", "type": "tmpfs",
                 "options": [format!("size={TMP_BYTES_MAX}"), "mode=1777", "nosuid", "nodev", "noexec"],
-            },
-        ]);
-        if let (Sandbox::Gvisor, Some(mounts)) = (self.sandbox, mounts.as_array_mut()) {
+            }),
+        ];
+        if self.sandbox == Sandbox::Gvisor {
             mounts.extend(["/run", "/var/tmp"].map(|path| {
                 json!({
                     "destination": path, "source": "tmpfs", "type": "tmpfs",
@@ -201,7 +201,7 @@ impl Spec {
                 })
             }));
         }
-        mounts
+        Value::Array(mounts)
     }
 
     fn rlimits(&self, host: &Host) -> Value {

@@ -154,9 +154,11 @@ fn output(
     outputs: &BTreeMap<String, Output>,
 ) -> Result<String, String> {
     // The SDK's first versions called it `outputId`.
-    let key =
-        text(options, "outputKey")?.map_or_else(|| text(options, "outputId"), |key| Ok(Some(key)));
-    match key? {
+    let key = match text(options, "outputKey")? {
+        None => text(options, "outputId")?,
+        key => key,
+    };
+    match key {
         Some(key) if outputs.contains_key(&key) => Ok(key),
         Some(key) => {
             let known = outputs.keys().take(12).map(|key| format!("`{key}`"));
