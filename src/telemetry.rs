@@ -3,11 +3,11 @@
 //! Owns the format and the filter. Field names are the same everywhere (`job.id`,
 //! `pool.id`, `attempt`, `worker`, `duration_ms`, …: docs/logging.md). Never a secret, never a payload.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use crate::config::{LogFormat, TelemetryConfig};
 
@@ -23,7 +23,7 @@ pub fn start(config: &TelemetryConfig) {
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)
         .with_target(false)
-        .with_writer(writer);
+        .with_writer(std::io::stderr.with_filter(|_| !MUTED.load(Ordering::Relaxed)));
     // An error means that a subscriber is set already, which is what a test process wants.
     let _ = match config.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
@@ -37,14 +37,6 @@ pub fn mute(muted: bool) {
 }
 
 static MUTED: AtomicBool = AtomicBool::new(false);
-
-fn writer() -> Box<dyn Write> {
-    if MUTED.load(Ordering::Relaxed) {
-        Box::new(std::io::sink())
-    } else {
-        Box::new(std::io::stderr())
-    }
-}
 
 /// The filter with [`QUIET`] crates muted, unless it names them itself.
 fn with_quiet(filter: &str) -> String {
