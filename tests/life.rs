@@ -19,6 +19,8 @@ use support::process::{PATIENCE, until};
 
 /// A time-out of a job that never ends by itself, in milliseconds.
 const TIMEOUT_MS: u64 = 800;
+/// Settings of a broker that looks every second and takes a delivery back after three.
+const IMPATIENT: &str = "[{rabbit, [{consumer_timeout, 3000}, {channel_tick_interval, 1000}]}].";
 const NEVER: &str = "new Promise(() => {})";
 const BLOCKED: &str = "(() => { while (true) {} })()";
 
@@ -228,37 +230,24 @@ async fn the_first_signal_finishes_what_is_held(house: &mut House) {
 #[async_std::test]
 async fn an_agents_first_signal_drains_and_its_second_gives_back_what_runs() {
     let mut house = House::build().await;
-    let pool = std::fs::read_to_string(house.path().join("agent/pool-id")).expect("a pool");
-    let exposure = format!("/api/v1/pools/{pool}/projects/{}", house.project);
-    let (status, reply) = house.call("PUT", &exposure, Some(&json!({}))).await;
-    assert!(status < 400, "{reply}");
-    let submit = async |house: &House, code: &str| {
-        let mut job = in_flow("held", code, 600_000);
-        job["project"] = json!(house.project);
-        job["pool"] = json!(pool);
-        let job = house.post("/api/v1/jobs", &job).await;
-        job["id"].as_str().expect("an id").to_owned()
-    };
-    let held = submit(&house, NEVER).await;
+    let pool = lent(&house).await;
+    let held = submit_to(&house, &pool, in_flow("held", NEVER, 600_000)).await;
     state(&house, &held, "started").await;
     let agent = house.agent.pid();
 
     kill(agent, Signal::SIGTERM).expect("it runs");
-    until("the local API says that it drains", || {
-        let metrics = ask_agent(&house, "/metrics")?;
-        metrics
-            .contains("sluice_agent_state{state=\"draining\"} 1")
-            .then_some(())
-    })
-    .await;
-    until("and that its worker does", || {
-        let metrics = ask_agent(&house, "/metrics")?;
-        metrics
-            .contains("sluice_workers{state=\"draining\"} 1")
-            .then_some(())
-    })
-    .await;
-    let later = submit(&house, "1").await;
+    // The local API says so of the agent, and of its worker.
+    for drains in [
+        "sluice_agent_state{state=\"draining\"} 1",
+        "sluice_workers{state=\"draining\"} 1",
+    ] {
+        until(drains, || {
+            let metrics = ask_agent(&house, "/metrics")?;
+            metrics.contains(drains).then_some(())
+        })
+        .await;
+    }
+    let later = submit_to(&house, &pool, in_flow("held", "1", 600_000)).await;
     waiting(&house, &later, "").await;
     let job = house.get(&format!("/api/v1/jobs/{held}")).await;
     assert_eq!(job["state"], "started", "it is given time: {job}");
@@ -289,9 +278,7 @@ async fn an_agents_first_signal_drains_and_its_second_gives_back_what_runs() {
 
 #[async_std::test]
 async fn a_job_longer_than_the_brokers_patience_runs_once() {
-    // The broker looks every second and takes a delivery back after three.
-    let settings = "[{rabbit, [{consumer_timeout, 3000}, {channel_tick_interval, 1000}]}].";
-    let mut house = House::build_on(Some(settings)).await;
+    let mut house = House::build_on(Some(IMPATIENT)).await;
     house.start_bridge();
     house.start_worker(0);
     house.connected(1).await;
@@ -343,6 +330,23 @@ fn ask_agent(house: &House, path: &str) -> Option<String> {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).ok()?;
     Some(reply)
+}
+
+/// The pool of the house's own agent, opened to the house's project.
+async fn lent(house: &House) -> String {
+    let pool = std::fs::read_to_string(house.path().join("agent/pool-id")).expect("a pool");
+    let exposure = format!("/api/v1/pools/{pool}/projects/{}", house.project);
+    let (status, reply) = house.call("PUT", &exposure, Some(&json!({}))).await;
+    assert!(status < 400, "{reply}");
+    pool
+}
+
+/// Submits a job to such a pool and answers with its id.
+async fn submit_to(house: &House, pool: &str, mut job: Value) -> String {
+    job["project"] = json!(house.project);
+    job["pool"] = json!(pool);
+    let job = house.post("/api/v1/jobs", &job).await;
+    job["id"].as_str().expect("an id").to_owned()
 }
 
 async fn cancel(house: &House, id: &str, reason: &str) -> Value {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::house::House;
 use crate::support::process::{Process, until};
 use crate::support::{env, exe};
-use crate::{in_flow, seen, state};
+use crate::{in_flow, lent, seen, state, submit_to};
 
 /// Enough that both have some in every state.
 const JOBS: usize = 24;
@@ -47,10 +47,7 @@ impl Pair {
         let house = House::build().await;
         let dirs = [house.path().to_owned(), house.path().join("b")];
         std::fs::create_dir(&dirs[1]).expect("a directory");
-        let pool = std::fs::read_to_string(dirs[0].join("agent/pool-id")).expect("a pool");
-        let exposure = format!("/api/v1/pools/{pool}/projects/{}", house.project);
-        let (status, reply) = house.call("PUT", &exposure, Some(&json!({}))).await;
-        assert!(status < 400, "{reply}");
+        let pool = lent(&house).await;
         let second = Process::spawn(&dirs[1], "agent", "agent", &house.lender);
         let pair = Self {
             house,
@@ -99,11 +96,7 @@ impl Pair {
     }
 
     async fn submit(&self, code: &str) -> String {
-        let mut job = in_flow("shared", code, 60_000);
-        job["project"] = json!(self.house.project);
-        job["pool"] = json!(self.pool);
-        let job = self.house.post("/api/v1/jobs", &job).await;
-        job["id"].as_str().expect("an id").to_owned()
+        submit_to(&self.house, &self.pool, in_flow("shared", code, 60_000)).await
     }
 
     /// Which of the two runs the job, or ran it last.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::house::House;
 use crate::support::process::Process;
-use crate::{NEVER, cancel, in_flow, seen, state};
+use crate::{IMPATIENT, NEVER, cancel, in_flow, seen, state};
 
 /// Jobs of the backlog, and the size of each, in bytes.
 const LARGE_JOBS: usize = 160;
@@ -139,9 +139,7 @@ async fn a_cancelled_job_that_nobody_takes_ends_in_time_and_is_not_run_later() {
 
 #[async_std::test]
 async fn a_job_that_starts_twice_counts_once() {
-    // The broker looks every second and takes a delivery back after three.
-    let settings = "[{rabbit, [{consumer_timeout, 3000}, {channel_tick_interval, 1000}]}].";
-    let mut house = House::build_on(Some(settings)).await;
+    let mut house = House::build_on(Some(IMPATIENT)).await;
     house.start_bridge();
     house.start_worker(0);
     house.start_worker(1);
