@@ -18,4 +18,5 @@ if ! compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null && command -v apt-get
   "${SUDO[@]}" apt-get update -q >&2
 fi
 cd "$SCRATCH"
+mend_podman
 as_user TMPDIR="$SCRATCH/t" bash "$SCRATCH/compose/runtime-image.sh"

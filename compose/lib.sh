@@ -138,3 +138,15 @@ node_major() {
   version=${version#v}
   printf '%s' "${version%%.*}"
 }
+
+# Lets Podman into its user namespace again where everything of it was killed at
+# once, as at the end of a container or a session: it then takes for running
+# what is gone, and says itself what mends it.
+mend_podman() {
+  local said
+  said=$(as_user podman ps --quiet 2>&1 >/dev/null) && return
+  [[ $said == *'podman system migrate'* ]] || return 0
+  say "all of $TARGET_USER's Podman was killed at once: podman system migrate"
+  # It complains of containers that ended without a word; whoever comes next sees what is wrong.
+  as_user podman system migrate >/dev/null 2>&1 || true
+}

@@ -1,6 +1,8 @@
 //! What an agent starts on its host, and that it is gone with the agent: a real
 //! RabbitMQ, a real Podman service. Run as an ordinary user.
 
+#[path = "agent/cut_off.rs"]
+mod cut_off;
 mod support;
 
 use std::collections::BTreeSet;
@@ -152,6 +154,38 @@ async fn nothing_outlives_an_agent_that_is_ended_or_killed() {
         );
     }
     assert!(!agent.log().contains(TOKEN), "the token is not in the log");
+}
+
+/// As a service manager does it to all that a user runs.
+#[async_std::test]
+async fn a_podman_that_was_killed_whole_is_mended_at_the_start() {
+    ordinary_user();
+    let world = cut_off::World::new();
+    world.cut_off();
+    let words = world.answers().expect_err("it is cut off");
+    assert!(words.contains("podman system migrate"), "{words}");
+    let data = tempfile::tempdir().expect("a scratch directory");
+    let settings: Vec<_> = settings().into_iter().chain(world.settings()).collect();
+
+    let doctor = std::process::Command::new(support::exe())
+        .args(["doctor", "--json"])
+        .envs(settings.iter().map(|(name, value)| (name, value)))
+        .output()
+        .expect("the program starts");
+    let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let mends = |verdict: &&serde_json::Value| verdict["mend"] == "podman system migrate";
+    let found = report["verdicts"].as_array().expect("a list");
+    assert_eq!(found.iter().filter(mends).count(), 1, "{report}");
+
+    let mut agent = Process::spawn(data.path(), "agent", "agent", &settings);
+    ready(&mut agent, data.path(), 1).await;
+    assert!(
+        agent.log().contains("putting its records right"),
+        "{}",
+        agent.log()
+    );
+    assert_eq!(world.answers(), Ok(()));
+    assert_eq!(agent.end(), Some(0), "{}", agent.log_tail());
 }
 
 const TOKEN: &str = "0123456789abcdef-the-token";

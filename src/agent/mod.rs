@@ -28,11 +28,14 @@ use std::time::Duration;
 use anyhow::Context;
 use async_std::channel;
 use futures::FutureExt;
+use sluice_proto::ids::PoolId;
+use sluice_proto::queue::Names;
 
 use crate::agent::children::Services;
 use crate::agent::files::Files;
 use crate::agent::local_api::LocalApi;
 use crate::agent::podman::{Oci, Plan};
+use crate::agent::rabbitmq::first_start;
 use crate::agent::supervise::{Fatal, Group, Policy};
 use crate::agent_id;
 use crate::config::{AgentConfig, EXIT_REFUSED, EXIT_USAGE, Sandbox};
@@ -191,6 +194,7 @@ impl Agent {
         )?;
         let dir = std::path::absolute(self.files.path("rabbitmq"))?;
         let node = rabbitmq::Node::prepare(&dir)?;
+        first_start::begin(&dir)?;
         let limits = rabbitmq::Limits {
             disk_free_bytes_min: self.config.disk_free_bytes_min,
             memory_bytes: self.config.broker_memory_bytes,
@@ -201,6 +205,10 @@ impl Agent {
         }
         let started = std::time::Instant::now();
         rabbitmq::ready(node.amqp_port, &dir).await?;
+        if first_start::is_under_way(&dir) {
+            let names = Names::of(&PoolId::from(self.config.pool_id.as_str()));
+            first_start::finish(&dir, node.name(), &node.url(), &names).await?;
+        }
         tracing::info!(
             port = node.amqp_port,
             duration_ms = started.elapsed().as_millis(),
@@ -215,7 +223,10 @@ impl Agent {
         let given = self.config.podman_url.as_deref();
         let oci = match given {
             Some(_) => Oci::Default,
-            None => self.oci().await?,
+            None => {
+                podman::entry::mend(&self.config.user_runtime_dir).await?;
+                self.oci().await?
+            }
         };
         let users = format!(
             "unix://{}/podman/podman.sock",
@@ -244,7 +255,12 @@ impl Agent {
         let record = self.files.path("pids").join(podman::SERVICE);
         pings.spawn(
             "podman watch",
-            podman::watch::keep(url.clone(), socket, record),
+            podman::watch::keep(
+                url.clone(),
+                socket,
+                record,
+                self.config.user_runtime_dir.clone(),
+            ),
         );
         house.pings = Some(pings);
         Ok(url)

@@ -12,6 +12,7 @@
 //! default one needs a service of its own. Which one works is found out by
 //! running a container, once per boot and Podman version.
 
+pub mod entry;
 pub mod watch;
 
 use std::os::unix::fs::PermissionsExt;

@@ -7,6 +7,7 @@
 //!    enabled_plugins     none: no management page, no open port for it
 //!    .erlang.cookie      random (0400)
 //!    mnesia/ log/ …      the node's own
+//!    first-start         there until the node's first start is through
 //! ```
 //!
 //! It listens on loopback alone: one port for AMQP, one for Erlang's own
@@ -15,6 +16,8 @@
 //! would be woken by it and outlive the agent. The node's name never changes, so
 //! its data are found again. Owns the node's files and the recipes of both;
 //! running them is the supervisor's.
+
+pub mod first_start;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -210,6 +213,11 @@ impl Node {
         })
     }
 
+    /// The node's name in Erlang, which is also that of its directories.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn url(&self) -> String {
         format!(
             "amqp://{USER}:{}@127.0.0.1:{}/%2f",
@@ -306,7 +314,10 @@ impl Node {
             ("RABBITMQ_ALLOW_INPUT", "1".into()),
             ("ERL_CRASH_DUMP", below("erl_crash.dump")),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
-            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-noinput".into()),
+            (
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                format!("-noinput -eval {}", first_start::WRITE_NAMES),
+            ),
             ("ERL_EPMD_PORT", self.epmd_port.to_string()),
             // For every Erlang of the node: its start-up runs a second one, only to
             // wake an epmd.

@@ -80,19 +80,25 @@ async fn one_link(shared: &Shared, client: &str, names: &Names, tries: &mut u32)
         Ok(link) => link,
         Err(error) => return error,
     };
-    if let Err(error) = hold_lock(shared, &link).await {
+    let error = use_link(shared, client, &link, tries).await;
+    link.abandon();
+    error
+}
+
+async fn use_link(shared: &Shared, client: &str, link: &Link, tries: &mut u32) -> Error {
+    if let Err(error) = hold_lock(shared, link).await {
         return error;
     }
     tracing::info!(pool.id = shared.config.pool_id, "Linked to the broker");
     *tries = 0;
-    let generation = shared.link_is_up(&link);
+    let generation = shared.link_is_up(link);
     select_biased! {
         error = link.failed().fuse() => error,
-        error = relay_reports(shared, &link, generation).fuse() => error,
-        error = report_given_up(shared, &link, client).fuse() => error,
-        error = hear_presences(shared, &link).fuse() => error,
-        error = say_cancels(shared, &link).fuse() => error,
-        error = look(shared, &link).fuse() => error,
+        error = relay_reports(shared, link, generation).fuse() => error,
+        error = report_given_up(shared, link, client).fuse() => error,
+        error = hear_presences(shared, link).fuse() => error,
+        error = say_cancels(shared, link).fuse() => error,
+        error = look(shared, link).fuse() => error,
     }
 }
 

@@ -372,6 +372,7 @@ impl Source {
     /// Puts one acknowledgement on its way. It is not waited for, as AMQP
     /// confirms none: what is lost with the link comes again, and repeats are normal.
     fn say(&self, tag: u64, multiple: bool) -> Result<(), Error> {
+        self.health.note_settled();
         let said = self.channel.basic_ack(tag, BasicAckOptions { multiple });
         said.now_or_never().unwrap_or(Ok(())).map_err(Error::from)
     }

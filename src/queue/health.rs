@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_std::channel;
 use async_std::task;
@@ -19,12 +19,20 @@ use crate::shutdown;
 
 /// How often a connection's own state is looked at, beside its events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a connection stays open behind its last acknowledgement. A channel
+/// of the broker passes 32 of them on to a quorum queue at a time
+/// (`quorum_commands_soft_limit`), keeps others until those are written, and
+/// forgets the others if it ends before: their jobs would come again. Nothing
+/// in AMQP says that they are through; a write takes some milliseconds.
+const SETTLED_AFTER: Duration = Duration::from_millis(250);
 
 pub(super) struct Health {
     cause: OnceLock<Error>,
     // Closing a channel wakes every waiter at once and for ever.
     gone: (channel::Sender<()>, channel::Receiver<()>),
     blocked: Mutex<Option<String>>,
+    /// When a delivery was last settled.
+    settled: Mutex<Option<Instant>>,
 }
 
 // === impl Health ===
@@ -35,6 +43,7 @@ impl Health {
             cause: OnceLock::new(),
             gone: channel::bounded(1),
             blocked: Mutex::new(None),
+            settled: Mutex::new(None),
         })
     }
 
@@ -79,6 +88,19 @@ impl Health {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Something was settled just now.
+    pub(super) fn note_settled(&self) {
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long it takes until the broker has surely put down what was settled last.
+    pub(super) fn settling(&self) -> Duration {
+        let last = *self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map_or(Duration::ZERO, |last| {
+            SETTLED_AFTER.saturating_sub(last.elapsed())
+        })
     }
 
     fn set_blocked(&self, reason: Option<String>) {

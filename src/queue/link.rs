@@ -20,6 +20,7 @@ use sluice_proto::queue::Names;
 
 use crate::queue::health::Health;
 use crate::queue::{ANSWER_MAX, Error, executor, topology, within};
+use crate::shutdown;
 
 /// How often both sides of a connection say they are alive, in seconds. After
 /// two missed ones the connection counts as lost.
@@ -167,9 +168,19 @@ impl Link {
         })
     }
 
+    /// Ends a link that failed, in the background: its connections may live on,
+    /// and then hold what the next link wants, the bridge lock among it.
+    pub fn abandon(self) {
+        shutdown::spawn_detached(async move { self.close().await });
+    }
+
     /// Ends the link in good order. What is unsettled goes back to its queue.
     pub async fn close(&self) {
-        self.inner.health.kill(Error::Closed);
+        let health = &self.inner.health;
+        if health.check().is_ok() {
+            async_std::task::sleep(health.settling()).await;
+        }
+        health.kill(Error::Closed);
         for connection in [&self.inner.consuming, &self.inner.publishing] {
             // A broker that is gone needs no goodbye.
             let _ = within("closing", connection.close(REPLY_SUCCESS, "closed".into())).await;

@@ -41,7 +41,7 @@ use crate::limit;
 
 pub use consumer::{Deliveries, Delivery};
 pub use link::{Depths, Link};
-pub use topology::retry_wait;
+pub use topology::{quorum_queues, retry_wait};
 pub use unread::failed;
 
 /// How long one request to the broker may take. A broker under full load

@@ -101,6 +101,19 @@ pub(super) async fn declare(channel: &Channel, names: &Names) -> Result<(), Erro
     quorum(channel, &names.reports, arguments).await
 }
 
+/// The queues among those that a broker keeps in a log of their own.
+pub fn quorum_queues(names: &Names) -> [&str; 7] {
+    [
+        &names.dead,
+        &names.given_up,
+        &names.jobs,
+        &names.jobs_high,
+        &names.retry,
+        &names.retry_high,
+        &names.reports,
+    ]
+}
+
 /// Declares what dead letters are written down in. On a channel of its own,
 /// which may be closed afterwards: a stream comes up later than the queues after
 /// its broker's restart, and until then its declaration is refused as not found.

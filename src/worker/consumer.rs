@@ -79,6 +79,7 @@ impl Consumer {
                         link.close().await;
                         break;
                     };
+                    link.abandon();
                     error
                 }
                 Err(error) => error,

@@ -40,6 +40,48 @@ async fn two_agents_share_a_pool_and_either_may_die_or_drain() {
     assert_eq!(left, "", "containers are left");
 }
 
+/// Whatever of its queues the node had registered by then.
+#[async_std::test]
+async fn a_first_start_that_was_cut_off_is_made_anew() {
+    let house = House::build().await;
+    let dir = house.path().join("b");
+    std::fs::create_dir(&dir).expect("a directory");
+    let pool = lent(&house).await;
+    let rabbitmq = dir.join("agent/rabbitmq");
+    let mut second = Process::spawn(&dir, "agent", "agent", &house.lender);
+    until("the node has data", || {
+        let mut entries = std::fs::read_dir(rabbitmq.join("mnesia")).ok()?;
+        entries.next().map(drop)
+    })
+    .await;
+    kill_whole(&dir, &mut second);
+    assert!(rabbitmq.join("first-start").exists(), "it was too fast");
+
+    let second = Process::spawn(&dir, "agent", "agent", &house.lender);
+    let pair = Pair {
+        dirs: [house.path().to_owned(), dir],
+        house,
+        pool,
+        second,
+    };
+    pair.connected(2).await;
+    assert!(!rabbitmq.join("first-start").exists());
+    let said = pair.second.log();
+    assert!(said.contains("it is made anew"), "{said}");
+    let slow = "new Promise((done) => setTimeout(() => done('through'), 500))";
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        jobs.push(pair.submit(slow).await);
+    }
+    let mut its = 0;
+    for job in &jobs {
+        let ended = pair.finished(job).await;
+        assert_eq!(ended["outcome"]["result"]["value"], "through", "{ended}");
+        its += usize::from(pair.holder(job).await == Some(1));
+    }
+    assert!(its > 0, "it has a part in them");
+}
+
 // === impl Pair ===
 
 impl Pair {

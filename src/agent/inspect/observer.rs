@@ -139,6 +139,12 @@ impl Observer {
             Ok(link) => link,
             Err(error) => return error,
         };
+        let error = self.look_through(&link, tries).await;
+        link.abandon();
+        error
+    }
+
+    async fn look_through(&self, link: &Link, tries: &mut u32) -> Error {
         let mut presences = match link.presences().await {
             Ok(presences) => presences,
             Err(error) => return error,

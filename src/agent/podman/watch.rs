@@ -16,7 +16,7 @@ use async_std::task;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::agent::podman::{PING_EVERY, ping};
+use crate::agent::podman::{PING_EVERY, entry, ping};
 use crate::process::Process;
 
 /// How often it is looked at whether the socket is there.
@@ -36,7 +36,10 @@ struct Seen {
 
 /// Keeps the service from ending for idleness, and ends it when it is deaf, so
 /// that its supervisor starts it again.
-pub async fn keep(url: String, socket: PathBuf, record: PathBuf) {
+///
+/// One that does not answer may be one that cannot start: then the way in is
+/// opened for it, with `user_runtime_dir` as in [`entry::mend`].
+pub async fn keep(url: String, socket: PathBuf, record: PathBuf, user_runtime_dir: PathBuf) {
     let mut seen = Seen::default();
     let looks_per_ping = PING_EVERY.as_millis() / LOOK_EVERY.as_millis();
     for look in 1_u128.. {
@@ -52,7 +55,17 @@ pub async fn keep(url: String, socket: PathBuf, record: PathBuf) {
                 error = format!("{error:#}"),
                 "The Podman service does not answer"
             );
+            open(&user_runtime_dir).await;
         }
+    }
+}
+
+async fn open(user_runtime_dir: &Path) {
+    if let Err(error) = entry::mend(user_runtime_dir).await {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "Podman does not get into its user namespace"
+        );
     }
 }
 

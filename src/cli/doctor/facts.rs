@@ -50,6 +50,7 @@ pub async fn gather(look_up: &dyn Fn(&str) -> Option<String>) -> Facts {
         has_newuidmap: find("newuidmap").is_some(),
         cgroup: cgroup(uid.as_raw()),
         podman: first_line("podman", &["--version"]).await,
+        podman_entry: podman::entry::look().await,
         oci_runtimes: oci_runtimes(&path).await,
         storage_driver: first_line(
             "podman",

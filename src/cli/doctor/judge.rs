@@ -4,6 +4,7 @@ mod oci;
 
 use serde::Serialize;
 
+use crate::agent::podman::entry::Entry;
 use crate::config::{Network, Sandbox};
 
 /// Oldest Podman whose API and rootless overlay were tried.
@@ -25,6 +26,7 @@ pub struct Facts {
     pub has_newuidmap: bool,
     pub cgroup: Option<Cgroup>,
     pub podman: Option<String>,
+    pub podman_entry: Entry,
     /// Name and version line of each OCI runtime installed.
     pub oci_runtimes: Vec<(String, String)>,
     /// The one that ran a trial container, or why none did.
@@ -231,7 +233,17 @@ fn podman(facts: &Facts) -> Verdict {
             format!("{text} is older than 4.3"),
             "install Podman 4.3 or later",
         ),
-        Some(_) => ok(NAME, text.clone()),
+        Some(_) => match &facts.podman_entry {
+            Entry::Open => ok(NAME, text.clone()),
+            Entry::CutOff => fault(
+                NAME,
+                format!(
+                    "{text}; all of it was killed at once, and it gets into its user namespace no more (an agent mends this at its start)"
+                ),
+                "podman system migrate",
+            ),
+            Entry::Failing(why) => fault(NAME, format!("{text}; {why}"), "podman ps"),
+        },
         None => warning(
             NAME,
             format!("`{text}` holds no version"),
@@ -259,6 +271,13 @@ fn storage(facts: &Facts) -> Verdict {
 
 fn image(facts: &Facts) -> Verdict {
     const NAME: &str = "runtime image";
+    if facts.podman.is_some() && facts.podman_entry != Entry::Open {
+        return warning(
+            NAME,
+            "not looked for, as Podman does not work".into(),
+            "mend what is said of podman above",
+        );
+    }
     match facts.image_present {
         Some(true) => ok(NAME, format!("{} is present", facts.image)),
         _ if facts.image.starts_with("localhost/") => fault(

@@ -13,6 +13,7 @@ fn healthy() -> Facts {
             delegated: ["cpu", "memory", "pids"].map(str::to_owned).into(),
         }),
         podman: Some("podman version 5.4.2".into()),
+        podman_entry: Entry::Open,
         oci_runtimes: vec![("crun".into(), "crun version 1.21".into())],
         oci_works: Some(Ok("runc".into())),
         sandbox: Sandbox::Container,
@@ -89,6 +90,25 @@ fn every_complaint_says_what_mends_it() {
             "{verdict:?}"
         );
     }
+}
+
+#[test]
+fn a_podman_that_was_killed_whole_is_mended_and_its_image_not_called_missing() {
+    let facts = Facts {
+        podman_entry: Entry::CutOff,
+        image_present: Some(false),
+        ..healthy()
+    };
+    assert_eq!(
+        worst(&facts),
+        (Grade::Fault, vec!["podman", "runtime image"])
+    );
+    let verdicts = judge(&facts);
+    let of = |name| verdicts.iter().find(|verdict| verdict.name == name);
+    let podman = of("podman").expect("it is judged");
+    assert_eq!(podman.mend.as_deref(), Some("podman system migrate"));
+    let image = of("runtime image").expect("it is judged");
+    assert_eq!(image.grade, Grade::Warning, "nobody knows");
 }
 
 #[test]
