@@ -8,8 +8,8 @@
 //! that is gone, through the monitor of a container that it takes for running.
 //! Where all of them were killed at once, as by a service manager that ends a
 //! whole control group, none is left to enter by, and every call fails until
-//! `podman system migrate` has put the records right. It stops nothing then:
-//! nothing runs.
+//! `podman system migrate` has put the records right. It stops what they name as
+//! running, of which nobody watches anything any more.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

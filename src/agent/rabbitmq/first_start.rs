@@ -52,11 +52,19 @@ pub fn begin(dir: &Path) -> anyhow::Result<()> {
         );
         std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
     }
-    let is_first = std::fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none());
-    if is_first {
+    if is_empty(&data).with_context(|| format!("look into {}", data.display()))? {
         write_private(&dir.join(MARK), "")?;
     }
     Ok(())
+}
+
+// What cannot be looked into is not empty: it may hold jobs.
+fn is_empty(dir: &Path) -> std::io::Result<bool> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the node that runs here is at its first start.
@@ -143,6 +151,14 @@ mod tests {
         begin(dir.path()).expect("looked at");
         assert!(!is_under_way(dir.path()), "one from before this was known");
         assert!(data(dir.path()).join("node").exists(), "it keeps its data");
+    }
+
+    #[test]
+    fn data_that_cannot_be_looked_at_are_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(data(dir.path()), "").expect("a file in its place");
+        begin(dir.path()).expect_err("it is no directory");
+        assert!(!is_under_way(dir.path()), "a later start removes nothing");
     }
 
     #[test]
