@@ -55,6 +55,11 @@ impl Process {
         })
     }
 
+    /// The process that is written down in a file, if it still runs.
+    pub fn recorded(file: &Path) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(file).ok()?).filter(Self::is_alive)
+    }
+
     /// Whether the very same process still runs; another with its number does not count.
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)

@@ -224,18 +224,14 @@ async fn ready(agent: &mut Process, data: &Path, time: usize) -> String {
 }
 
 fn running(files: &Files) -> Option<Recorded> {
-    let record = std::fs::read_to_string(files.path("pids/rabbitmq")).ok()?;
-    Recorded::parse(&record).filter(Recorded::is_alive)
+    Recorded::recorded(&files.path("pids/rabbitmq"))
 }
 
 /// Processes that name the directory on their command line or in their
 /// environment. Podman's pause process is the user's, whoever's call started it.
 fn below(dir: &Path, except: Pid) -> Vec<String> {
     let needle = dir.display().to_string();
-    let pause = env("XDG_RUNTIME_DIR").and_then(|dir| {
-        let file = Path::new(&dir).join("libpod/tmp/pause.pid");
-        std::fs::read_to_string(file).ok()?.trim().parse().ok()
-    });
+    let pause = env("XDG_RUNTIME_DIR").and_then(|dir| cut_off::pause(Path::new(&dir)));
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     processes
         .filter_map(|entry| {

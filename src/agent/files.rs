@@ -91,8 +91,7 @@ impl Files {
         let mut stale = Vec::new();
         for entry in std::fs::read_dir(self.path("pids"))? {
             let path = entry?.path();
-            let recorded = std::fs::read_to_string(&path).unwrap_or_default();
-            match Process::parse(&recorded).filter(Process::is_alive) {
+            match Process::recorded(&path) {
                 Some(identity) => stale.push((path, identity)),
                 None => std::fs::remove_file(&path)?,
             }

@@ -185,8 +185,7 @@ fn processes(pids: &Path) -> Vec<(String, bool)> {
     let entries = std::fs::read_dir(pids).into_iter().flatten().flatten();
     let mut found: Vec<_> = entries
         .map(|entry| {
-            let record = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            let runs = Process::parse(&record).is_some_and(|identity| identity.is_alive());
+            let runs = Process::recorded(&entry.path()).is_some();
             (entry.file_name().to_string_lossy().into_owned(), runs)
         })
         .collect();

@@ -34,6 +34,8 @@ use crate::process::find_program;
 
 /// Where Debian and the upstream packages unpack the server.
 const INSTALLED: &str = "/usr/lib/rabbitmq/lib";
+/// Where it may be otherwise.
+const SERVER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/opt/rabbitmq/sbin:/usr/sbin";
 const USER: &str = "sluice";
 /// How long a first start may take: 4 s on two idle cores, over a minute where
 /// many others want them.
@@ -91,17 +93,8 @@ pub struct Limits {
 /// the usual directories. Debian's wrapper in `/usr/sbin` refuses other users
 /// than its own, so the real one is preferred.
 pub fn find_server() -> Option<PathBuf> {
-    newest_server(Path::new(INSTALLED)).or_else(|| {
-        [
-            "/usr/local/sbin",
-            "/usr/local/bin",
-            "/opt/rabbitmq/sbin",
-            "/usr/sbin",
-        ]
-        .iter()
-        .map(|dir| Path::new(dir).join("rabbitmq-server"))
-        .find(|path| path.is_file())
-    })
+    newest_server(Path::new(INSTALLED))
+        .or_else(|| find_program("rabbitmq-server", SERVER_PATH, &[]))
 }
 
 fn newest_server(below: &Path) -> Option<PathBuf> {
@@ -123,11 +116,11 @@ fn newest_server(below: &Path) -> Option<PathBuf> {
 
 /// Waits until the broker behind `port` speaks AMQP.
 pub async fn ready(port: u16, dir: &Path) -> anyhow::Result<()> {
-    let has_data = dir
-        .join("mnesia")
-        .read_dir()
-        .is_ok_and(|mut entries| entries.next().is_some());
-    let limit = if has_data { RECOVERY_MAX } else { START_MAX };
+    let limit = if first_start::is_under_way(dir) {
+        START_MAX
+    } else {
+        RECOVERY_MAX
+    };
     let until = Instant::now() + limit;
     loop {
         match async_std::future::timeout(KNOCK_MAX, knock(port)).await {

@@ -26,7 +26,7 @@ const DEAD_LENGTH_MAX: i64 = 100_000;
 const DEAD_LENGTH_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 /// What the log of dead letters forgets at a time, in bytes.
 const DEAD_LOG_SEGMENT_BYTES: i64 = 64 * 1024 * 1024;
-/// How long a job waits before its second try, in milliseconds: long enough for
+/// How long a job waits before its second try: long enough for
 /// a dying runtime to be cleaned up, short enough not to be felt. Each further
 /// try waits twice as long as the one before.
 const RETRY_MIN: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! A Podman of the test's own, all of whose processes are killed at once.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use nix::sys::signal::{Signal, kill};
@@ -12,6 +12,12 @@ const PROGRAMS: [&str; 4] = ["/usr", "/bin", "/lib", "/lib64"];
 /// A store and a runtime directory that no other Podman uses.
 pub struct World {
     dir: tempfile::TempDir,
+}
+
+/// The process that keeps the user namespace open for the Podman of a runtime directory.
+pub fn pause(runtime_dir: &Path) -> Option<i32> {
+    let file = runtime_dir.join("libpod/tmp/pause.pid");
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 // === impl World ===
@@ -79,8 +85,7 @@ impl World {
     }
 
     fn pause(&self) -> Option<i32> {
-        let file: PathBuf = self.dir.path().join("run/libpod/tmp/pause.pid");
-        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+        pause(&self.dir.path().join("run"))
     }
 
     fn podman(&self, arguments: &[&str]) -> Output {

@@ -44,7 +44,7 @@ pub async fn keep(url: String, socket: PathBuf, record: PathBuf, user_runtime_di
     let looks_per_ping = PING_EVERY.as_millis() / LOOK_EVERY.as_millis();
     for look in 1_u128.. {
         task::sleep(LOOK_EVERY).await;
-        if seen.look(socket.exists(), running(&record)) {
+        if seen.look(socket.exists(), Process::recorded(&record)) {
             end_deaf(&seen);
             seen = Seen::default();
         }
@@ -67,11 +67,6 @@ async fn open(user_runtime_dir: &Path) {
             "Podman does not get into its user namespace"
         );
     }
-}
-
-fn running(record: &Path) -> Option<Process> {
-    let identity = Process::parse(&std::fs::read_to_string(record).ok()?)?;
-    identity.is_alive().then_some(identity)
 }
 
 fn end_deaf(seen: &Seen) {

@@ -76,18 +76,19 @@ pub fn is_under_way(dir: &Path) -> bool {
 /// mark away.
 pub async fn finish(dir: &Path, node: &str, amqp_url: &str, names: &Names) -> anyhow::Result<()> {
     declare(amqp_url, names).await?;
-    let quorum = registry(dir, node, "quorum");
-    let coordination = registry(dir, node, "coordination");
-    let mut wanted: Vec<_> = quorum_queues(names)
-        .into_iter()
-        .map(|queue| (quorum.clone(), queue.to_owned()))
-        .collect();
-    wanted.push((coordination, COORDINATOR.to_owned()));
+    let queues = quorum_queues(names).map(str::to_owned).to_vec();
+    let mut wanted = vec![
+        (registry(dir, node, "quorum"), queues),
+        (
+            registry(dir, node, "coordination"),
+            vec![COORDINATOR.to_owned()],
+        ),
+    ];
     let since = Instant::now();
     while !wanted.is_empty() && since.elapsed() < WRITE_MAX {
         task::sleep(LOOK_EVERY).await;
         wanted = unblock(move || {
-            wanted.retain(|(file, name)| !names_one(file, name));
+            wanted.retain(|(file, names)| !has_all(file, names));
             wanted
         })
         .await;
@@ -129,11 +130,12 @@ fn registry(dir: &Path, node: &str, system: &str) -> PathBuf {
         .join("names.dets")
 }
 
-fn names_one(file: &Path, name: &str) -> bool {
+fn has_all(file: &Path, names: &[String]) -> bool {
     let content = std::fs::read(file).unwrap_or_default();
-    content
-        .windows(name.len())
-        .any(|window| window == name.as_bytes())
+    names.iter().all(|name| {
+        let mut places = content.windows(name.len());
+        places.any(|place| place == name.as_bytes())
+    })
 }
 
 #[cfg(test)]
@@ -176,11 +178,12 @@ mod tests {
     fn a_name_is_found_among_what_a_node_has_written() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = registry(dir.path(), "n@h", "quorum");
-        assert!(!names_one(&file, "sluice.p.jobs"), "there is no file");
+        let has = |name: &str| has_all(&file, &[name.to_owned()]);
+        assert!(!has("sluice.p.jobs"), "there is no file");
         std::fs::create_dir_all(file.parent().expect("it has one")).expect("made");
         std::fs::write(&file, b"\x00w\x11%2F_sluice.p.jobsm\x00").expect("written");
-        assert!(names_one(&file, "sluice.p.jobs"));
-        assert!(!names_one(&file, "sluice.p.reports"));
+        assert!(has("sluice.p.jobs"));
+        assert!(!has("sluice.p.reports"));
     }
 
     #[test]

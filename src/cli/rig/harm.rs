@@ -142,9 +142,7 @@ impl Rig {
     }
 
     fn recorded(&self, name: &str) -> Option<Process> {
-        let path = self.dir.path().join("agent/pids").join(name);
-        let identity = Process::parse(&std::fs::read_to_string(path).ok()?)?;
-        identity.is_alive().then_some(identity)
+        Process::recorded(&self.dir.path().join("agent/pids").join(name))
     }
 
     async fn harm_child(&self, name: &str, harm: Harm, stopped: Duration) -> anyhow::Result<()> {
